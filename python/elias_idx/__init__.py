@@ -1,0 +1,34 @@
+"""Search in millions of labels with a learned index.
+
+`Index` needs NumPy alone. `Model`, which joins a text encoder and an index, needs the extra
+`elias_idx[train]` and is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from elias_idx._core import EliasIdxError, FormatError, __version__
+from elias_idx.index import Adjacency, BeamResult, Index, LabelNames, SearchResult, ShortlistResult
+
+if TYPE_CHECKING:
+    from elias_idx.model import Model
+
+__all__ = [
+    "Adjacency",
+    "BeamResult",
+    "EliasIdxError",
+    "FormatError",
+    "Index",
+    "LabelNames",
+    "Model",
+    "SearchResult",
+    "ShortlistResult",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Model":
+        from elias_idx.model import Model
+
+        return Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

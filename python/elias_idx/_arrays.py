@@ -1,0 +1,147 @@
+"""What callers pass, brought into the dtypes and layouts that the core takes, or refused with a reason.
+
+Shapes: Q queries, D dim, C clusters, L labels, nnz edges of the adjacency.
+"""
+
+import operator
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+MAX_IDS = 2**32 - 2
+"""The most labels or clusters: ids are 32-bit, and two are kept free."""
+
+
+class Csr(NamedTuple):
+    """A sparse matrix by rows: row `c` has the columns `indices[indptr[c]:indptr[c + 1]]`."""
+
+    indptr: IntArray
+    indices: IntArray
+    data: FloatArray
+
+
+def as_array(name: str, values: npt.ArrayLike, *, ndim: tuple[int, ...]) -> npt.NDArray[Any]:
+    """`values` as an array of numbers with one of these numbers of dimensions; no copy if it is one.
+
+    Raises:
+        TypeError: what the values are can't become floats.
+        ValueError: the number of dimensions is another, or the rows differ in length.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # ragged lists
+        raise ValueError(f"{name} must be an array of numbers: {error}") from None
+    except (TypeError, RuntimeError) as error:  # e.g. a tensor on a GPU or one that needs gradients
+        raise TypeError(f"{name} can't become a NumPy array: {error}") from None
+    if array.dtype.kind not in "biufOV" or array.dtype.names is not None:
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}")
+    if array.ndim not in ndim:
+        wanted = " or ".join(map(str, ndim))
+        raise ValueError(f"{name} must have {wanted} dimensions, got {array.ndim}")
+    return array
+
+
+def to_float32(name: str, array: npt.NDArray[Any]) -> FloatArray:
+    """The array as C-contiguous float32 in native byte order; no copy if it is that.
+
+    Values beyond float32 become infinite, which the core refuses.
+    """
+    try:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}: {error}") from None
+
+
+def as_count(name: str, value: Any, *, limit: int = sys.maxsize) -> int:
+    """An integer of at least 1; one above `limit` becomes `limit`.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: below 1.
+    """
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+    return min(count, limit)
+
+
+def as_optional_count(name: str, value: Any) -> int | None:
+    """As `as_count`, and None stays None."""
+    return None if value is None else as_count(name, value)
+
+
+def as_embeddings(embeddings: npt.ArrayLike, dim: int) -> tuple[FloatArray, bool]:
+    """Queries [Q, D] as float32, and whether a single one [D] was given."""
+    array = as_array("embeddings", embeddings, ndim=(2, 1))
+    if array.shape[-1] != dim:
+        raise ValueError(f"embeddings must have dim {dim}, as the index has, got {array.shape[-1]}")
+    queries = to_float32("embeddings", array)
+    return queries.reshape(-1, dim), array.ndim == 1
+
+
+def as_label_ids(labels: npt.ArrayLike, num_labels: int) -> IntArray:
+    """Label ids of any shape as int64, −1 included.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: an id that no label has.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(f"labels must be an array of integers: {error}") from None
+    if array.dtype.kind not in "iu" and array.size > 0:
+        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+    outside = (array < -1) | (array >= num_labels)
+    if outside.any():
+        raise ValueError(f"label {array[outside].flat[0]} is out of range: the index has {num_labels} labels")
+    return array.astype(np.int64)
+
+
+def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
+    """A SciPy-like CSR matrix [C, L], or a triple (indptr, indices, data), as arrays for the core.
+
+    Only what the core can't see is checked here: formats, dtypes and the shape.
+
+    Raises:
+        TypeError: neither of the two, or arrays of other dtypes.
+        ValueError: another sparse format or shape.
+    """
+    kind = getattr(adjacency, "format", "csr")
+    if kind != "csr":
+        raise ValueError(f"adjacency is in {kind} format: pass adjacency.tocsr()")
+    if all(hasattr(adjacency, part) for part in Csr._fields):
+        parts = adjacency.indptr, adjacency.indices, adjacency.data
+        given = tuple(getattr(adjacency, "shape", shape))
+        if given != shape:
+            raise ValueError(f"adjacency must be [num_clusters, num_labels] = {list(shape)}, got {list(given)}")
+    elif isinstance(adjacency, (tuple, list)) and len(adjacency) == 3:
+        parts = tuple(adjacency)
+    else:
+        raise TypeError(
+            "adjacency must be a CSR matrix, such as SciPy's, or a triple (indptr, indices, data), "
+            f"got {type(adjacency).__name__}"
+        )
+    return Csr(
+        _as_int64("adjacency.indptr", parts[0]),
+        _as_int64("adjacency.indices", parts[1]),
+        to_float32("adjacency.data", as_array("adjacency.data", parts[2], ndim=(1,))),
+    )
+
+
+def _as_int64(name: str, values: npt.ArrayLike) -> IntArray:
+    array = as_array(name, values, ndim=(1,))
+    if array.dtype.kind not in "iu" and array.size > 0:
+        raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
+    if array.dtype.kind == "u" and array.size > 0 and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {array.max()}, which is out of range")
+    return np.ascontiguousarray(array, dtype=np.int64)

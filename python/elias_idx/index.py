@@ -1,0 +1,495 @@
+"""The search index: built from a trained model's parts, saved, loaded, searched.
+
+Shapes, used throughout: Q queries, D dim, C clusters, L labels, D' label dim, B beam, S shortlist,
+nnz edges of the adjacency.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from elias_idx import _arrays, _core
+from elias_idx._arrays import FloatArray, IntArray
+
+_T = TypeVar("_T")
+
+
+class SearchResult(NamedTuple):
+    """The best labels of each query, best first."""
+
+    labels: IntArray
+    """Label ids [Q, k], or [k] for a single embedding; −1 where fewer than k labels are reachable."""
+    scores: FloatArray
+    """Scores in [0, 1], of the same shape; 0 where there is no label."""
+
+
+class BeamResult(NamedTuple):
+    """The best clusters of each query, best first."""
+
+    clusters: IntArray
+    """Cluster ids [Q, min(B, C)], or one row of that for a single embedding."""
+    scores: FloatArray
+    """Cluster scores min(1, α · softmax), of the same shape."""
+
+
+class ShortlistResult(NamedTuple):
+    """The labels of each query that come before the label classifiers, best path first."""
+
+    labels: IntArray
+    """Label ids [Q, min(S, L)], or one row of that for a single embedding; −1 where there are fewer."""
+    scores: FloatArray
+    """Path scores, cluster score times adjacency weight, of the same shape; 0 where there is no label."""
+
+
+class Adjacency(NamedTuple):
+    """The edges from clusters to labels as CSR; each row is by descending weight, then label."""
+
+    indptr: IntArray
+    """[C + 1]"""
+    indices: npt.NDArray[np.uint32]
+    """Labels [nnz]."""
+    data: FloatArray
+    """Weights in (0, 1] [nnz]."""
+
+
+class LabelNames(Sequence[str]):
+    """The names of an index's labels, read when they are asked for.
+
+    A slice is again such a sequence. Names are checked when they are read: `FormatError` for one whose
+    stored bytes are damaged.
+    """
+
+    __slots__ = ("_core", "_ids")
+
+    def __init__(self, core: _core.Index, ids: range) -> None:
+        self._core = core
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> "LabelNames": ...
+    def __getitem__(self, at: int | slice) -> "str | LabelNames":
+        ids = self._ids[at]
+        return LabelNames(self._core, ids) if isinstance(ids, range) else self._read(range(ids, ids + 1))[0]
+
+    def __iter__(self) -> Iterator[str]:
+        block = 1024
+        for start in range(0, len(self), block):
+            yield from self._read(self._ids[start : start + block])
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:3]))
+        return f"<LabelNames [{shown}{', ...' if len(self) > 3 else ''}], {len(self)} names>"
+
+    def _read(self, ids: range) -> list[str]:
+        return self._core.names(np.arange(ids.start, ids.stop, ids.step, dtype=np.int64))  # type: ignore[return-value]
+
+
+class Index:
+    """A learned search index over labels (ELIAS, Gupta et al. 2022); immutable and thread-safe.
+
+    Made by `Index.build` or `Index.load`. Searches run outside the GIL on as many threads as asked, and
+    Ctrl-C ends them. Arrays that its properties give are read-only views of its memory (of the mapped
+    files, where it was loaded so) and keep it alive.
+    """
+
+    __slots__ = ("__weakref__", "_core")
+
+    _core: _core.Index
+
+    def __init__(self) -> None:
+        raise TypeError("an Index is made by Index.build(...) or Index.load(path)")
+
+    @classmethod
+    def build(
+        cls,
+        cluster_weights: npt.ArrayLike,
+        cluster_bias: npt.ArrayLike,
+        adjacency: Any,
+        label_weights: npt.ArrayLike,
+        label_bias: npt.ArrayLike,
+        *,
+        label_projection: npt.ArrayLike | None = None,
+        alpha: float = 10.0,
+        beam_size: int = 20,
+        shortlist_size: int = 2000,
+        label_names: Sequence[str] | None = None,
+    ) -> "Index":
+        """Builds an index in memory from a trained model's parts, which are copied as float32.
+
+        Args:
+            cluster_weights: W_C [C, D].
+            cluster_bias: b_C [C].
+            adjacency: A [C, L], weights in (0, 1]: a CSR matrix such as SciPy's, or a triple
+                (indptr, indices, data). Rows may be unsorted or empty, indices int32 or int64.
+            label_weights: W_L [L, D'], D' = D without `label_projection`.
+            label_bias: b_L [L].
+            label_projection: T [D', D], applied to an embedding before the label classifiers.
+            alpha: α, the scale of the cluster scores min(1, α · softmax); finite and positive.
+            beam_size: B, clusters that a search keeps unless told otherwise.
+            shortlist_size: S, labels that a search scores unless told otherwise.
+            label_names: L unique strings.
+
+        Raises:
+            ValueError: shapes that don't fit together, weights that aren't finite, a broken CSR matrix,
+                duplicate edges, explicit zeros, names that aren't unique, numbers out of range.
+            TypeError: values that aren't numbers, names that aren't strings.
+        """
+        clusters = _arrays.as_array("cluster_weights", cluster_weights, ndim=(2,))
+        labels = _arrays.as_array("label_weights", label_weights, ndim=(2,))
+        biases = (
+            _arrays.as_array("cluster_bias", cluster_bias, ndim=(1,)),
+            _arrays.as_array("label_bias", label_bias, ndim=(1,)),
+        )
+        projection = None
+        if label_projection is not None:
+            projection = _arrays.as_array("label_projection", label_projection, ndim=(2,))
+        # Shapes first, so that nothing is converted for an index that can't be.
+        _check_shapes(clusters.shape, labels.shape, biases, None if projection is None else projection.shape)
+        names = None if label_names is None else _as_names(label_names, len(labels))
+        csr = _arrays.as_csr(adjacency, (len(clusters), len(labels)))
+        core = _core.Index.build(
+            _arrays.to_float32("cluster_weights", clusters),
+            _arrays.to_float32("cluster_bias", biases[0]),
+            csr.indptr,
+            csr.indices,
+            csr.data,
+            _arrays.to_float32("label_weights", labels),
+            _arrays.to_float32("label_bias", biases[1]),
+            None if projection is None else _arrays.to_float32("label_projection", projection),
+            names,
+            _as_float("alpha", alpha),
+            _arrays.as_count("beam_size", beam_size),
+            _arrays.as_count("shortlist_size", shortlist_size),
+        )
+        return cls._of(core)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], mmap: bool = True) -> "Index":
+        """Opens an index folder.
+
+        Sizes, headers, shapes and the adjacency are checked; `verify` checks every byte.
+
+        Args:
+            path: The folder.
+            mmap: Map the files, which is instant and reads what a search touches; else read them whole.
+
+        Raises:
+            OSError: the file system refuses, e.g. `FileNotFoundError`.
+            FormatError: the folder is no index, or a damaged one, or one of a newer version.
+        """
+        return cls._of(_core.Index.load(os.fspath(path), bool(mmap)))
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Writes the index to a folder, whole or not at all.
+
+        With `overwrite` an index at `path` is replaced at once; one that is mapped from there, this one
+        too, goes on working.
+
+        Raises:
+            FileExistsError: something is at `path` and `overwrite` is not set, or it isn't an index alone.
+            OSError: the file system refuses, e.g. a missing parent folder or a full disk.
+        """
+        self._core.save(os.fspath(path), bool(overwrite))
+
+    def verify(self) -> None:
+        """Recomputes all checksums of a loaded index, over what is mapped or held.
+
+        Raises:
+            FormatError: a file is damaged, which one is said.
+        """
+        self._core.verify()
+
+    def search(
+        self,
+        embeddings: npt.ArrayLike,
+        k: int = 10,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> SearchResult:
+        """Finds the k best labels of each query.
+
+        Args:
+            embeddings: Queries [Q, D], or one [D]: anything that NumPy turns into real numbers.
+            k: Labels to return, at least 1. Where fewer are reachable, rows are padded with −1 and 0.
+            beam_size: B, clusters to keep; more than there are means all.
+            shortlist_size: S, labels to score; more than there are means all.
+            num_threads: Threads to use; None means the CPUs that this process may use.
+
+        Returns:
+            Labels and scores, best first, equal scores by the smaller label.
+
+        Raises:
+            ValueError: another dim, NaN or infinity (the row is named), numbers below 1.
+            TypeError: embeddings that aren't numbers, sizes that aren't integers.
+            MemoryError: k results a query don't fit into memory.
+        """
+        queries, single = _arrays.as_embeddings(embeddings, self.dim)
+        k = _arrays.as_count("k", k, limit=2**63)
+        if k > sys.maxsize:
+            raise ValueError(f"k must be at most {sys.maxsize}")
+        options = self._sizes(beam_size, shortlist_size, num_threads)
+        out = _empty_results(len(queries), k)
+        self._core.search(queries, out, *options)
+        return SearchResult(*_first_if(single, out))
+
+    def beam(
+        self, embeddings: npt.ArrayLike, *, beam_size: int | None = None, num_threads: int | None = None
+    ) -> BeamResult:
+        """Finds the beam of each query: the clusters that a search follows. Arguments as for `search`."""
+        queries, single = _arrays.as_embeddings(embeddings, self.dim)
+        size, _, num_threads = self._sizes(beam_size, None, num_threads)
+        out = _empty_results(len(queries), min(size, self.num_clusters))
+        self._core.beam(queries, out, size, num_threads)
+        return BeamResult(*_first_if(single, out))
+
+    def shortlist(
+        self,
+        embeddings: npt.ArrayLike,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> ShortlistResult:
+        """Finds the shortlist of each query: the labels that a search scores. Arguments as for `search`."""
+        queries, single = _arrays.as_embeddings(embeddings, self.dim)
+        options = self._sizes(beam_size, shortlist_size, num_threads)
+        out = _empty_results(len(queries), min(options[1], self.num_labels))
+        self._core.shortlist(queries, out, *options)
+        return ShortlistResult(*_first_if(single, out))
+
+    def names(self, labels: npt.ArrayLike) -> Any:
+        """The names of labels, e.g. those that `search` returns.
+
+        Args:
+            labels: Ids of any shape; −1 gives None.
+
+        Returns:
+            An object array of the same shape, or a single `str` or None for a single id.
+
+        Raises:
+            ValueError: an id that no label has, or an index without label names.
+            TypeError: ids that aren't integers.
+        """
+        if not self._core.has_names:
+            raise ValueError("this index has no label names: give label_names to Index.build")
+        ids = _arrays.as_label_ids(labels, self.num_labels)
+        names = np.empty(ids.size, dtype=object)
+        names[:] = self._core.names(ids.ravel())
+        return names.reshape(ids.shape) if ids.ndim else names[0]
+
+    @property
+    def num_labels(self) -> int:
+        """L."""
+        return self._core.num_labels
+
+    @property
+    def num_clusters(self) -> int:
+        """C."""
+        return self._core.num_clusters
+
+    @property
+    def dim(self) -> int:
+        """D, the size of a query embedding."""
+        return self._core.dim
+
+    @property
+    def label_dim(self) -> int:
+        """D', the size of a label's classifier; D without a projection."""
+        return self._core.label_dim
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, mapped or in memory."""
+        return self._core.nbytes
+
+    @property
+    def path(self) -> Path | None:
+        """The folder that the index was loaded from; None for one that was built."""
+        source = self._core.source
+        return None if source is None else Path(source[0])
+
+    @property
+    def alpha(self) -> float:
+        """α, the scale of the cluster scores."""
+        return self._core.alpha
+
+    @property
+    def beam_size(self) -> int:
+        """B, clusters that a search keeps unless told otherwise."""
+        return self._core.beam_size
+
+    @property
+    def shortlist_size(self) -> int:
+        """S, labels that a search scores unless told otherwise."""
+        return self._core.shortlist_size
+
+    @property
+    def cluster_weights(self) -> FloatArray:
+        """W_C [C, D], read-only."""
+        return self._core.cluster_weights
+
+    @property
+    def cluster_bias(self) -> FloatArray:
+        """b_C [C], read-only."""
+        return self._core.cluster_bias
+
+    @property
+    def adjacency(self) -> Adjacency:
+        """A [C, L] as CSR arrays, read-only."""
+        return Adjacency(*self._core.adjacency)
+
+    @property
+    def label_weights(self) -> FloatArray:
+        """W_L [L, D'], read-only."""
+        return self._core.label_weights
+
+    @property
+    def label_bias(self) -> FloatArray:
+        """b_L [L], read-only."""
+        return self._core.label_bias
+
+    @property
+    def label_projection(self) -> FloatArray | None:
+        """T [D', D], read-only, if the index has one."""
+        return self._core.label_projection
+
+    @property
+    def label_names(self) -> LabelNames | None:
+        """The names of all labels, read when asked for, if the index has names."""
+        return LabelNames(self._core, range(self.num_labels)) if self._core.has_names else None
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f", path={str(self.path)!r}"
+        return (
+            f"<elias_idx.Index: {self.num_labels} labels, {self.num_clusters} clusters, dim {self.dim}, "
+            f"{_readable_bytes(self.nbytes)}{where}>"
+        )
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("an Index is immutable")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("an Index is immutable")
+
+    def __copy__(self) -> "Index":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Index":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By path and checksum when loaded, by bytes when built."""
+        source = self._core.source
+        if source is None:
+            return _from_files, (self._core.to_files(),)
+        path, sha256, mmap = source
+        return _from_source, (os.fspath(path), sha256, mmap)
+
+    @classmethod
+    def _of(cls, core: _core.Index) -> "Index":
+        index = object.__new__(cls)
+        object.__setattr__(index, "_core", core)
+        return index
+
+    def _sizes(
+        self, beam_size: int | None, shortlist_size: int | None, num_threads: int | None
+    ) -> tuple[int, int, int | None]:
+        """The sizes to use, the index's own where None is given."""
+        return (
+            self.beam_size if beam_size is None else _arrays.as_count("beam_size", beam_size),
+            self.shortlist_size if shortlist_size is None else _arrays.as_count("shortlist_size", shortlist_size),
+            None if num_threads is None else _arrays.as_count("num_threads", num_threads),
+        )
+
+
+def _from_files(files: dict[str, bytes]) -> Index:
+    """Unpickles an index that was built."""
+    return Index._of(_core.Index.from_files(files))
+
+
+def _from_source(path: str, sha256: str, mmap: bool) -> Index:
+    """Unpickles an index that was loaded, unless the folder holds another one now."""
+    core = _core.Index.load(path, mmap)
+    if core.source is None or core.source[1] != sha256:
+        raise _core.EliasIdxError(f"{path}: the index has changed since it was pickled")
+    return Index._of(core)
+
+
+def _check_shapes(
+    clusters: tuple[int, ...],
+    labels: tuple[int, ...],
+    biases: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    projection: tuple[int, ...] | None,
+) -> None:
+    for name, shape in (("cluster_weights", clusters), ("label_weights", labels)):
+        if 0 in shape:
+            raise ValueError(f"{name} must have no dimension of 0, got shape {list(shape)}")
+        if shape[0] > _arrays.MAX_IDS:
+            raise ValueError(f"{name} must have at most {_arrays.MAX_IDS} rows, got {shape[0]}")
+    for name, bias, rows in (("cluster_bias", biases[0], clusters[0]), ("label_bias", biases[1], labels[0])):
+        if len(bias) != rows:
+            raise ValueError(f"{name} must have {rows} values, got {len(bias)}")
+    if projection is None and labels[1] != clusters[1]:
+        raise ValueError(
+            f"label_weights must have dim {clusters[1]}, as cluster_weights has, got {labels[1]}; "
+            "another dim needs a label_projection"
+        )
+    if projection is not None and projection != (labels[1], clusters[1]):
+        expected = [labels[1], clusters[1]]
+        raise ValueError(f"label_projection must be [label dim, dim] = {expected}, got {list(projection)}")
+
+
+def _as_names(names: Sequence[str], num_labels: int) -> list[str]:
+    if isinstance(names, (str, bytes)):
+        raise TypeError(f"label_names must be a sequence of strings, got one {type(names).__name__}")
+    listed = list(names)
+    for label, name in enumerate(listed):
+        if not isinstance(name, str):
+            raise TypeError(f"label_names[{label}] must be a str, got {type(name).__name__}")
+    if len(listed) != num_labels:
+        raise ValueError(f"label_names must have {num_labels} names, one a label, got {len(listed)}")
+    return listed
+
+
+def _as_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+
+
+def _empty_results(num_queries: int, width: int) -> tuple[IntArray, FloatArray]:
+    """Uninitialised ids and scores [Q, width]."""
+    try:
+        shape = (num_queries, width)
+        return np.empty(shape, dtype=np.int64), np.empty(shape, dtype=np.float32)
+    except (MemoryError, ValueError):  # ValueError: more than an array can have at all
+        raise MemoryError(f"no memory for {num_queries} x {width} results") from None
+
+
+def _first_if(single: bool, out: tuple[_T, _T]) -> tuple[_T, _T]:
+    """The only rows of results for a single embedding."""
+    return (out[0][0], out[1][0]) if single else out  # type: ignore[index]
+
+
+def _readable_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1000:
+            break
+        size /= 1000
+    else:
+        unit = "TB"
+    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

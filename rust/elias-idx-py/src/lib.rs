@@ -1,0 +1,338 @@
+//! The extension module `elias_idx._core`: the core's index over NumPy arrays.
+//!
+//! Arguments arrive normalised by the Python package (contiguous arrays of fixed dtypes); what can
+//! be wrong with their contents is checked by the core. Work runs detached from the interpreter.
+
+mod errors;
+mod views;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use elias_idx::{Defaults, HitsMut, IndexParts, LabelNames, Loading, SearchOptions};
+use numpy::{
+    PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2,
+    PyUntypedArrayMethods,
+};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use errors::{EliasIdxError, FormatError, raise};
+
+/// A read-only, thread-safe index; see `elias_idx.Index`.
+#[pyclass(frozen, module = "elias_idx._core")]
+struct Index(elias_idx::Index);
+
+/// Where results go: label or cluster ids, and scores.
+type Out<'py> = (PyReadwriteArray2<'py, i64>, PyReadwriteArray2<'py, f32>);
+
+#[pymethods]
+impl Index {
+    /// Builds an index from checked shapes; the arrays are copied.
+    #[staticmethod]
+    #[pyo3(signature = (cluster_weights, cluster_bias, indptr, indices, data, label_weights, label_bias, label_projection, label_names, alpha, beam_size, shortlist_size))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of an index")]
+    fn build(
+        py: Python<'_>,
+        cluster_weights: PyReadonlyArray2<'_, f32>,
+        cluster_bias: PyReadonlyArray1<'_, f32>,
+        indptr: PyReadonlyArray1<'_, i64>,
+        indices: PyReadonlyArray1<'_, i64>,
+        data: PyReadonlyArray1<'_, f32>,
+        label_weights: PyReadonlyArray2<'_, f32>,
+        label_bias: PyReadonlyArray1<'_, f32>,
+        label_projection: Option<PyReadonlyArray2<'_, f32>>,
+        label_names: Option<&Bound<'_, PyList>>,
+        alpha: f64,
+        beam_size: usize,
+        shortlist_size: usize,
+    ) -> PyResult<Self> {
+        let label_names = label_names.map(read_names).transpose()?;
+        let parts = IndexParts {
+            num_labels: label_weights.shape()[0],
+            num_clusters: cluster_weights.shape()[0],
+            dim: cluster_weights.shape()[1],
+            label_dim: label_weights.shape()[1],
+            cluster_weights: cluster_weights.as_slice()?,
+            cluster_bias: cluster_bias.as_slice()?,
+            adjacency_offsets: indptr.as_slice()?,
+            adjacency_labels: indices.as_slice()?,
+            adjacency_weights: data.as_slice()?,
+            label_weights: label_weights.as_slice()?,
+            label_bias: label_bias.as_slice()?,
+            label_projection: match &label_projection {
+                Some(projection) => Some(projection.as_slice()?),
+                None => None,
+            },
+            label_names: label_names.as_ref(),
+            defaults: Defaults { alpha, beam_size, shortlist_size },
+        };
+        py.detach(|| elias_idx::Index::build(&parts)).map(Self).map_err(raise)
+    }
+
+    /// Opens a folder.
+    #[staticmethod]
+    fn load(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
+        let loading = if mmap { Loading::Map } else { Loading::Read };
+        py.detach(|| elias_idx::Index::load(path, loading)).map(Self).map_err(raise)
+    }
+
+    /// Opens files given as bytes, by file name.
+    #[staticmethod]
+    fn from_files(py: Python<'_>, files: BTreeMap<String, Bound<'_, PyBytes>>) -> PyResult<Self> {
+        let files: BTreeMap<String, &[u8]> =
+            files.iter().map(|(name, bytes)| (name.clone(), bytes.as_bytes())).collect();
+        py.detach(|| elias_idx::Index::from_files(&files)).map(Self).map_err(raise)
+    }
+
+    /// The files that `save` would write, by name.
+    fn to_files<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let files = PyDict::new(py);
+        for (name, bytes) in py.detach(|| self.0.to_files()).map_err(raise)? {
+            files.set_item(name, PyBytes::new(py, &bytes))?;
+        }
+        Ok(files)
+    }
+
+    /// Writes a folder.
+    fn save(&self, py: Python<'_>, path: PathBuf, overwrite: bool) -> PyResult<()> {
+        py.detach(|| self.0.save(path, overwrite)).map_err(raise)
+    }
+
+    /// Recomputes all checksums.
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.verify()).map_err(raise)
+    }
+
+    /// Searches for `queries` [Q, D] and fills `out`, two arrays [Q, k].
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads))]
+    fn search(
+        &self,
+        py: Python<'_>,
+        queries: PyReadonlyArray2<'_, f32>,
+        out: Out<'_>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let options = SearchOptions { beam_size, shortlist_size, num_threads };
+        let k = out.0.shape()[1];
+        self.run(py, &queries, out, |queries, out, stop| {
+            self.0.search_into(queries, k, &options, out, stop)
+        })
+    }
+
+    /// Finds the beams of `queries` [Q, D] and fills `out`, two arrays [Q, min(B, C)].
+    #[pyo3(signature = (queries, out, beam_size, num_threads))]
+    fn beam(
+        &self,
+        py: Python<'_>,
+        queries: PyReadonlyArray2<'_, f32>,
+        out: Out<'_>,
+        beam_size: Option<usize>,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let options = SearchOptions { beam_size, shortlist_size: None, num_threads };
+        self.run(py, &queries, out, |queries, out, stop| {
+            self.0.beam_into(queries, &options, out, stop)
+        })
+    }
+
+    /// Finds the shortlists of `queries` [Q, D] and fills `out`, two arrays [Q, min(S, L)].
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads))]
+    fn shortlist(
+        &self,
+        py: Python<'_>,
+        queries: PyReadonlyArray2<'_, f32>,
+        out: Out<'_>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        num_threads: Option<usize>,
+    ) -> PyResult<()> {
+        let options = SearchOptions { beam_size, shortlist_size, num_threads };
+        self.run(py, &queries, out, |queries, out, stop| {
+            self.0.shortlist_into(queries, &options, out, stop)
+        })
+    }
+
+    /// The names of labels, None for −1.
+    fn names<'py>(
+        &self,
+        py: Python<'py>,
+        labels: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let no_names = || PyValueError::new_err("this index has no label names");
+        let names = self.0.label_names().ok_or_else(no_names)?;
+        let list = PyList::empty(py);
+        for &label in labels.as_slice()? {
+            if label == -1 {
+                list.append(py.None())?;
+            } else {
+                // A negative id becomes one that no label has.
+                let label = usize::try_from(label).unwrap_or(usize::MAX);
+                list.append(names.get(label).map_err(raise)?)?;
+            }
+        }
+        Ok(list)
+    }
+
+    #[getter]
+    fn num_labels(&self) -> usize {
+        self.0.num_labels()
+    }
+
+    #[getter]
+    fn num_clusters(&self) -> usize {
+        self.0.num_clusters()
+    }
+
+    #[getter]
+    fn dim(&self) -> usize {
+        self.0.dim()
+    }
+
+    #[getter]
+    fn label_dim(&self) -> usize {
+        self.0.label_dim()
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.0.nbytes()
+    }
+
+    #[getter]
+    fn has_names(&self) -> bool {
+        self.0.label_names().is_some()
+    }
+
+    #[getter]
+    fn alpha(&self) -> f64 {
+        self.0.defaults().alpha
+    }
+
+    #[getter]
+    fn beam_size(&self) -> usize {
+        self.0.defaults().beam_size
+    }
+
+    #[getter]
+    fn shortlist_size(&self) -> usize {
+        self.0.defaults().shortlist_size
+    }
+
+    /// Path, checksum and whether it is mapped, of an index that was loaded from a folder.
+    #[getter]
+    fn source(&self) -> Option<(PathBuf, &str, bool)> {
+        let source = self.0.source()?;
+        Some((source.path.clone(), &source.sha256, source.loading == Loading::Map))
+    }
+
+    #[getter]
+    fn cluster_weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        views::matrix(slf, slf.get().0.cluster_weights(), slf.get().0.dim())
+    }
+
+    #[getter]
+    fn cluster_bias<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        views::vector(slf, slf.get().0.cluster_bias())
+    }
+
+    #[getter]
+    fn adjacency<'py>(slf: &Bound<'py, Self>) -> PyResult<views::Csr<'py>> {
+        let (offsets, labels, weights) = slf.get().0.adjacency();
+        // Offsets are at most the number of edges in memory, far below 2^63.
+        let offsets: &[i64] = bytemuck::cast_slice(offsets);
+        Ok((
+            views::vector(slf, offsets)?,
+            views::vector(slf, labels)?,
+            views::vector(slf, weights)?,
+        ))
+    }
+
+    #[getter]
+    fn label_weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        views::matrix(slf, slf.get().0.label_weights(), slf.get().0.label_dim())
+    }
+
+    #[getter]
+    fn label_bias<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        views::vector(slf, slf.get().0.label_bias())
+    }
+
+    #[getter]
+    fn label_projection<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<Option<Bound<'py, PyArray2<f32>>>> {
+        let dim = slf.get().0.dim();
+        let projection = slf.get().0.label_projection();
+        projection.map(|projection| views::matrix(slf, projection, dim)).transpose()
+    }
+}
+
+impl Index {
+    /// Runs one of the searches detached from the interpreter; signals are looked at meanwhile.
+    fn run(
+        &self,
+        py: Python<'_>,
+        queries: &PyReadonlyArray2<'_, f32>,
+        mut out: Out<'_>,
+        search: impl FnOnce(&[f32], HitsMut<'_>, &mut dyn FnMut() -> bool) -> elias_idx::Result<()>
+        + Send,
+    ) -> PyResult<()> {
+        if queries.shape()[1] != self.0.dim() {
+            let (expected, received) = (self.0.dim(), queries.shape()[1]);
+            let message = format!("embeddings must have dim {expected}, got {received}");
+            return Err(PyValueError::new_err(message));
+        }
+        let queries = queries.as_slice()?;
+        let out = HitsMut { ids: out.0.as_slice_mut()?, scores: out.1.as_slice_mut()? };
+        let mut signal = None;
+        let result = py.detach(|| {
+            let mut stop = || {
+                signal = Python::attach(|py| py.check_signals().err());
+                signal.is_some()
+            };
+            search(queries, out, &mut stop)
+        });
+        match (result, signal) {
+            (Err(elias_idx::Error::Interrupted), Some(signal)) => Err(signal),
+            (result, _) => result.map_err(raise),
+        }
+    }
+}
+
+/// Joins a list of `str`.
+fn read_names(names: &Bound<'_, PyList>) -> PyResult<LabelNames> {
+    let mut texts = Vec::with_capacity(names.len());
+    for (label, name) in names.iter().enumerate() {
+        let text = name.cast_into::<PyString>()?.to_str().map(str::to_owned).map_err(|_| {
+            let message = "is not valid Unicode (it holds a lone surrogate)";
+            PyValueError::new_err(format!("label_names[{label}] {message}"))
+        })?;
+        texts.push(text);
+    }
+    LabelNames::new(&texts).map_err(raise)
+}
+
+/// Moves a finished folder to its place at once: forced to disk, then renamed, or exchanged with the
+/// folder that is there and is to be overwritten.
+#[pyfunction]
+fn replace_folder(
+    py: Python<'_>,
+    source: PathBuf,
+    target: PathBuf,
+    overwrite: bool,
+) -> PyResult<()> {
+    py.detach(|| elias_idx::replace_folder(&source, &target, overwrite)).map_err(raise)
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
+    module.add("FormatError", module.py().get_type::<FormatError>())?;
+    module.add_class::<Index>()?;
+    module.add_function(wrap_pyfunction!(replace_folder, module)?)
+}

@@ -1,0 +1,164 @@
+//! Everything that can go wrong, as one enum: a bad argument, a bad index, the file system.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of anything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller passed something that can't be used.
+    #[error(transparent)]
+    Argument(#[from] ArgumentError),
+    /// The index is damaged, foreign or newer than this library.
+    #[error("{location}: {kind}")]
+    Format {
+        /// The file or folder that is at fault.
+        location: String,
+        /// What is wrong with it.
+        kind: FormatError,
+    },
+    /// The file system refused.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The path that was worked on.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The caller's hook asked to stop.
+    #[error("the search was interrupted")]
+    Interrupted,
+    /// The system gave no memory.
+    #[error("no memory for {bytes} bytes of {what}")]
+    OutOfMemory {
+        /// What the memory was for.
+        what: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// A fault of this library: a search thread panicked.
+    #[error("a search thread panicked: {0}; please report this")]
+    Panicked(String),
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Error::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn format(location: impl Into<String>, kind: FormatError) -> Self {
+        Error::Format { location: location.into(), kind }
+    }
+}
+
+/// A caller's mistake, with the numbers that show it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArgumentError {
+    /// An array's length doesn't fit the others.
+    #[error("{name} must have {expected} values, got {received}")]
+    WrongLength {
+        /// The argument.
+        name: &'static str,
+        /// What the other arguments imply.
+        expected: usize,
+        /// What was passed.
+        received: usize,
+    },
+    /// A count that must be positive is 0.
+    #[error("{name} must be at least 1, got 0")]
+    Zero {
+        /// The argument.
+        name: &'static str,
+    },
+    /// A count is above what ids of 32 bits can name.
+    #[error("{name} must be at most {limit}, got {received}", limit = crate::matrix::MAX_IDS)]
+    TooMany {
+        /// The argument.
+        name: &'static str,
+        /// What was passed.
+        received: usize,
+    },
+    /// A query holds NaN or infinity.
+    #[error("row {row} of embeddings holds NaN or infinity (as float32)")]
+    NonFiniteQuery {
+        /// The query's number in the batch.
+        row: usize,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{name}[{position}] is {value}: it must be finite as float32")]
+    NonFinite {
+        /// The argument.
+        name: &'static str,
+        /// Its index, as text: `3` or `3, 17`.
+        position: String,
+        /// The value found there.
+        value: f32,
+    },
+    /// Alpha isn't a finite positive number.
+    #[error("alpha must be finite and positive, got {0}")]
+    BadAlpha(f64),
+    /// The adjacency isn't a proper CSR matrix of weights in (0, 1].
+    #[error("adjacency: {0}")]
+    BadAdjacency(String),
+    /// The label names can't be used.
+    #[error("label_names: {0}")]
+    BadNames(String),
+    /// A label id doesn't exist.
+    #[error("label {label} is out of range: the index has {num_labels} labels")]
+    NoSuchLabel {
+        /// The id.
+        label: i64,
+        /// L.
+        num_labels: usize,
+    },
+    /// A path that no folder can be saved to.
+    #[error("{path}: {reason}", path = path.display())]
+    BadPath {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+/// What is wrong with an index's files.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The folder or file was not written by elias_idx.
+    #[error("not an elias_idx index ({0})")]
+    Foreign(String),
+    /// A later version of the format.
+    #[error("written by a newer elias_idx, format {found}; this reads {supported}: upgrade")]
+    Newer {
+        /// The file's version.
+        found: u64,
+        /// The newest version that this library reads.
+        supported: u64,
+    },
+    /// The index can't be used without something that this library lacks.
+    #[error("needs the feature '{0}', which this version of elias_idx lacks: upgrade")]
+    UnknownFeature(String),
+    /// A file's bytes don't match its recorded checksum.
+    #[error("damaged: its SHA-256 is not the recorded one")]
+    Checksum,
+    /// A file is longer or shorter than recorded.
+    #[error("damaged: {found} bytes long, {expected} recorded")]
+    WrongSize {
+        /// The recorded size.
+        expected: u64,
+        /// The real size.
+        found: u64,
+    },
+    /// A file that the manifest names isn't there.
+    #[error("missing, though the index's index.json names it")]
+    Missing,
+    /// The contents break a rule of the format.
+    #[error("damaged: {0}")]
+    Invalid(String),
+}

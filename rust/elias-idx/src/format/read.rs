@@ -1,0 +1,178 @@
+//! Reading an index: manifest first, then each file, compared to what the manifest says of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::manifest::{self, Manifest};
+use super::schema::Element;
+use super::{MANIFEST_FILE, safetensors, sha256_hex};
+use crate::error::{Error, FormatError, Result};
+use crate::index::Loading;
+use crate::matrix::Tensor;
+use crate::storage::Bytes;
+
+/// The files of an index as they were opened, kept for [`Files::verify`].
+pub(crate) struct Files {
+    /// Where the index came from, for messages: a folder's path and a separator, or nothing.
+    location: String,
+    pub(crate) manifest: Manifest,
+    manifest_bytes: Vec<u8>,
+    held: BTreeMap<String, Arc<Bytes>>,
+}
+
+impl Files {
+    /// Opens a folder's files, mapped or read into memory.
+    pub(crate) fn open(folder: &Path, loading: Loading) -> Result<Self> {
+        let location = format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR);
+        Self::collect(location, read_manifest(folder)?, |name, size| {
+            open_file(&folder.join(name), size, loading)
+        })
+    }
+
+    /// Copies files that are in memory.
+    pub(crate) fn from_memory<B: AsRef<[u8]>>(files: &BTreeMap<String, B>) -> Result<Self> {
+        let find = |name: &str| {
+            let file = files.get(name).map(AsRef::as_ref);
+            file.ok_or_else(|| Error::format(name, FormatError::Missing))
+        };
+        Self::collect(String::new(), find(MANIFEST_FILE)?.to_vec(), |name, size| {
+            let bytes = find(name)?;
+            check_size(name, size, bytes.len() as u64)?;
+            Bytes::copy_of(bytes)
+        })
+    }
+
+    fn collect(
+        location: String,
+        manifest_bytes: Vec<u8>,
+        open: impl Fn(&str, u64) -> Result<Bytes>,
+    ) -> Result<Self> {
+        let manifest = Manifest::parse(&manifest_bytes)
+            .map_err(|kind| Error::format(format!("{location}{MANIFEST_FILE}"), kind))?;
+        let mut held = BTreeMap::new();
+        for (name, entry) in &manifest.tensors {
+            held.insert(name.clone(), Arc::new(open(&entry.file, entry.bytes)?));
+        }
+        Ok(Self { location, manifest, manifest_bytes, held })
+    }
+
+    /// The shape that the manifest gives a tensor, if there is such a tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.manifest.tensors.get(name).map(|entry| &entry.shape[..])
+    }
+
+    /// The first length of that shape, 0 if there is none; a tensor's real shape is checked later.
+    pub(crate) fn len_of(&self, name: &str) -> usize {
+        self.shape(name).and_then(<[usize]>::first).copied().unwrap_or(0)
+    }
+
+    /// A tensor, which must have this shape and the dtype of `T`.
+    pub(crate) fn tensor<T: Element>(&self, name: &str, shape: &[usize]) -> Result<Tensor<T>> {
+        let (Some(entry), Some(bytes)) = (self.manifest.tensors.get(name), self.held.get(name))
+        else {
+            let message = format!("it lacks the tensor '{name}'");
+            return Err(self.error(MANIFEST_FILE, FormatError::Invalid(message)));
+        };
+        if entry.dtype != T::DTYPE || entry.shape != shape {
+            let (found, dtype) = (&entry.shape, T::DTYPE);
+            let message =
+                format!("tensor '{name}' is {} {found:?}, not {dtype} {shape:?}", entry.dtype);
+            return Err(self.error(MANIFEST_FILE, FormatError::Invalid(message)));
+        }
+        let start = safetensors::data_start(bytes, name, T::DTYPE, shape)
+            .map_err(|kind| self.error(&entry.file, kind))?;
+        let len = shape.iter().product(); // the safetensors header was found to fit the file
+        Tensor::new(bytes.clone(), start, len)
+            .ok_or_else(|| self.invalid(name, "the tensor exceeds the file"))
+    }
+
+    /// Recomputes all checksums.
+    pub(crate) fn verify(&self) -> Result<()> {
+        manifest::check_checksum(&self.manifest_bytes)
+            .map_err(|kind| self.error(MANIFEST_FILE, kind))?;
+        for (name, entry) in &self.manifest.tensors {
+            if sha256_hex(&[&self.held[name]]) != entry.sha256 {
+                return Err(self.error(&entry.file, FormatError::Checksum));
+            }
+        }
+        Ok(())
+    }
+
+    /// An error in one of the files.
+    pub(crate) fn error(&self, file: &str, kind: FormatError) -> Error {
+        Error::format(format!("{}{file}", self.location), kind)
+    }
+
+    /// An error in the contents of a tensor's file.
+    pub(crate) fn invalid(&self, tensor: &str, message: impl Display) -> Error {
+        let file = self.manifest.tensors.get(tensor).map_or(tensor, |entry| &entry.file);
+        self.error(file, FormatError::Invalid(message.to_string()))
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<Vec<u8>> {
+    let metadata = fs::metadata(folder).map_err(|error| Error::io(folder, error))?;
+    if !metadata.is_dir() {
+        let message = "is a file: an index is a folder";
+        return Err(Error::io(folder, io::Error::new(io::ErrorKind::NotADirectory, message)));
+    }
+    let path = folder.join(MANIFEST_FILE);
+    let mut file = match open_regular(&path) {
+        Ok((file, _)) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let reason = format!("the folder has no {MANIFEST_FILE}");
+            return Err(Error::format(folder.display().to_string(), FormatError::Foreign(reason)));
+        }
+        Err(error) => return Err(Error::io(&path, error)),
+    };
+    let mut bytes = Vec::new();
+    let limit = manifest::MAX_BYTES;
+    let read = file.by_ref().take(limit + 1).read_to_end(&mut bytes);
+    if read.map_err(|error| Error::io(&path, error))? as u64 > limit {
+        let kind = FormatError::Foreign(format!("{MANIFEST_FILE} exceeds {limit} bytes"));
+        return Err(Error::format(path.display().to_string(), kind));
+    }
+    Ok(bytes)
+}
+
+fn open_file(path: &Path, size: u64, loading: Loading) -> Result<Bytes> {
+    let location = path.display().to_string();
+    let (mut file, found) = match open_regular(path) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::format(location, FormatError::Missing));
+        }
+        Err(error) => return Err(Error::io(path, error)),
+    };
+    check_size(&location, size, found)?;
+    let bytes = match loading {
+        Loading::Map => Bytes::map(&file),
+        Loading::Read => {
+            let len = usize::try_from(size)
+                .map_err(|_| Error::OutOfMemory { what: "index tensors", bytes: usize::MAX })?;
+            Bytes::read(&mut file, len)?
+        }
+    };
+    bytes.map_err(|error| Error::io(path, error))
+}
+
+/// Opens a regular file and gives its size. Others (pipes, devices) could block.
+fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "is not a regular file"));
+    }
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+fn check_size(location: &str, expected: u64, found: u64) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::format(location, FormatError::WrongSize { expected, found }))
+}

@@ -1,0 +1,381 @@
+//! The kernels, once, over a vector type.
+//!
+//! A dot product keeps one vector of partial sums: lane `i` adds up the products at `i`,
+//! `i + LANES`, ... in this order, the last ones with zeros for what is beyond the end; then the
+//! lanes are added in a fixed tree. Tiles of rows × queries only interleave independent dot
+//! products, to have enough of them in flight and to load each value once for several of them.
+//!
+//! All functions here are `inline(always)`: they take on the instruction set of their caller.
+
+use crate::matrix::MatrixView;
+
+/// A few `f32`s that are computed on together.
+///
+/// # Safety
+/// All methods may only be called where the implementation's instruction set is there.
+pub(super) trait Vector: Copy {
+    /// How many.
+    const LANES: usize;
+    /// Whether `mul_add` rounds once.
+    const FUSED: bool;
+    /// Queries that a tile of four rows takes at once, by the number of registers.
+    const TILE_QUERIES: usize;
+
+    /// Zeros.
+    unsafe fn zero() -> Self;
+    /// The `LANES` values at `from`, which must be readable.
+    unsafe fn load(from: *const f32) -> Self;
+    /// The `count < LANES` values at `from`, which must be readable, then zeros.
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// `self + a · b`.
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self;
+    /// The sum of all lanes, in a fixed order.
+    unsafe fn sum(self) -> f32;
+}
+
+/// Plain arrays, for any machine.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; 8]);
+
+impl Vector for Portable {
+    const LANES: usize = 8;
+    const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
+    const TILE_QUERIES: usize = 1;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller promises that the values are readable; an array of f32 needs no more
+        // alignment than an f32.
+        Self(unsafe { from.cast::<[f32; 8]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        let mut lanes = [0.0; 8];
+        // SAFETY: the caller promises that `count` values are readable and fewer than the lanes.
+        unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
+        Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| mul_add::<Self>(a.0[i], b.0[i], self.0[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        tree_sum(self.0)
+    }
+}
+
+/// The sum of values in a fixed order: halves are added until one value is left.
+#[inline(always)]
+fn tree_sum<const N: usize>(mut values: [f32; N]) -> f32 {
+    let mut width = N / 2;
+    while width > 0 {
+        for i in 0..width {
+            values[i] += values[i + width];
+        }
+        width /= 2;
+    }
+    values[0]
+}
+
+/// Rows in a tile.
+const TILE_ROWS: usize = 4;
+
+/// See [`super::Kernels::linear`], which checks the lengths.
+///
+/// # Safety
+/// `V`'s instruction set must be there.
+#[inline(always)]
+pub(super) unsafe fn linear<V: Vector>(
+    rows: MatrixView<'_>,
+    bias: Option<&[f32]>,
+    queries: MatrixView<'_>,
+    out: &mut [f32],
+) {
+    let num_rows = rows.rows();
+    let (row_values, query_values) = (rows.values(), queries.values());
+    let dim = rows.cols();
+    let mut row = 0;
+    while row < num_rows {
+        let tile_rows = TILE_ROWS.min(num_rows - row);
+        let mut query = 0;
+        while query < queries.rows() {
+            let left = queries.rows() - query;
+            let rows = &row_values[row * dim..];
+            let queries = &query_values[query * dim..];
+            let out = &mut out[query * num_rows + row..];
+            // SAFETY: the caller promises the instruction set. There are `tile_rows` rows and at
+            // least as many queries left as the tile takes, both of `dim` values.
+            query += unsafe {
+                match (tile_rows, V::TILE_QUERIES) {
+                    (TILE_ROWS, 4) if left >= 4 => {
+                        store::<V, TILE_ROWS, 4>(rows, queries, dim, out, num_rows)
+                    }
+                    (TILE_ROWS, 2 | 4) if left >= 2 => {
+                        store::<V, TILE_ROWS, 2>(rows, queries, dim, out, num_rows)
+                    }
+                    (TILE_ROWS, _) => store::<V, TILE_ROWS, 1>(rows, queries, dim, out, num_rows),
+                    _ => {
+                        for r in 0..tile_rows {
+                            let (rows, out) = (&rows[r * dim..], &mut out[r..]);
+                            store::<V, 1, 1>(rows, queries, dim, out, num_rows);
+                        }
+                        1
+                    }
+                }
+            };
+        }
+        row += tile_rows;
+    }
+    if let Some(bias) = bias {
+        for out in out.chunks_exact_mut(num_rows) {
+            for (logit, bias) in out.iter_mut().zip(bias) {
+                *logit += bias;
+            }
+        }
+    }
+}
+
+/// Stores the dot products of the first `R` rows and `Q` queries; `out` has `stride` values a query.
+/// Returns `Q`.
+///
+/// # Safety
+/// `V`'s instruction set must be there.
+#[inline(always)]
+unsafe fn store<V: Vector, const R: usize, const Q: usize>(
+    rows: &[f32],
+    queries: &[f32],
+    dim: usize,
+    out: &mut [f32],
+    stride: usize,
+) -> usize {
+    assert!(rows.len() >= R * dim && queries.len() >= Q * dim);
+    // SAFETY: the lengths were checked just now; the set is promised by the caller.
+    let products = unsafe {
+        tile::<V, R, Q>(
+            std::array::from_fn(|r| rows.as_ptr().add(r * dim)),
+            std::array::from_fn(|q| queries.as_ptr().add(q * dim)),
+            dim,
+        )
+    };
+    for (q, products) in products.iter().enumerate() {
+        out[q * stride..q * stride + R].copy_from_slice(products);
+    }
+    Q
+}
+
+/// See [`super::Kernels::linear_rows`], which checks the lengths.
+///
+/// # Safety
+/// `V`'s instruction set must be there.
+#[inline(always)]
+pub(super) unsafe fn linear_rows<V: Vector>(
+    rows: MatrixView<'_>,
+    bias: &[f32],
+    ids: &[u32],
+    query: &[f32],
+    out: &mut [f32],
+) {
+    let dim = rows.cols();
+    let start = |id: u32| rows.values()[id as usize * dim..][..dim].as_ptr();
+    let whole = ids.len() / TILE_ROWS * TILE_ROWS;
+    for (ids, out) in
+        ids[..whole].chunks_exact(TILE_ROWS).zip(out[..whole].chunks_exact_mut(TILE_ROWS))
+    {
+        let starts: [_; TILE_ROWS] = std::array::from_fn(|i| start(ids[i]));
+        // SAFETY: each start is that of a row of `dim` values, as is the query's; the set is
+        // promised by the caller.
+        let products = unsafe { tile::<V, TILE_ROWS, 1>(starts, [query.as_ptr()], dim) };
+        for ((out, product), &id) in out.iter_mut().zip(products[0]).zip(ids) {
+            *out = product + bias[id as usize];
+        }
+    }
+    for (out, &id) in out[whole..].iter_mut().zip(&ids[whole..]) {
+        // SAFETY: as above.
+        let product = unsafe { tile::<V, 1, 1>([start(id)], [query.as_ptr()], dim) };
+        *out = product[0][0] + bias[id as usize];
+    }
+}
+
+/// The dot products of `R` rows with `Q` queries, by query.
+///
+/// # Safety
+/// `V`'s instruction set must be there, and `dim` values must be readable at each pointer.
+#[inline(always)]
+unsafe fn tile<V: Vector, const R: usize, const Q: usize>(
+    rows: [*const f32; R],
+    queries: [*const f32; Q],
+    dim: usize,
+) -> [[f32; R]; Q] {
+    // Plain loops, no closures: those would be functions without the caller's instruction set.
+    let mut sums = [[0.0; R]; Q];
+    // SAFETY: as promised by the caller; all reads are of values before `dim`.
+    unsafe {
+        let mut lanes = [[V::zero(); R]; Q];
+        let mut row_values = [V::zero(); R];
+        let whole = dim / V::LANES * V::LANES;
+        let mut at = 0;
+        while at < whole {
+            for r in 0..R {
+                row_values[r] = V::load(rows[r].add(at));
+            }
+            for q in 0..Q {
+                let query_values = V::load(queries[q].add(at));
+                for r in 0..R {
+                    lanes[q][r] = lanes[q][r].mul_add(row_values[r], query_values);
+                }
+            }
+            at += V::LANES;
+        }
+        if whole < dim {
+            for r in 0..R {
+                row_values[r] = V::load_partial(rows[r].add(whole), dim - whole);
+            }
+            for q in 0..Q {
+                let query_values = V::load_partial(queries[q].add(whole), dim - whole);
+                for r in 0..R {
+                    lanes[q][r] = lanes[q][r].mul_add(row_values[r], query_values);
+                }
+            }
+        }
+        for q in 0..Q {
+            for r in 0..R {
+                sums[q][r] = lanes[q][r].sum();
+            }
+        }
+    }
+    sums
+}
+
+/// Lanes of the element-wise loops, enough for any vector.
+const WIDE: usize = 32;
+/// Values that are summed in f32 before the sum is added up in f64.
+const SUM_BLOCK: usize = 1024;
+
+/// See [`super::Kernels::cluster_scores`].
+///
+/// Logits are clamped to finite values, so that queries whose dot products overflow still order
+/// the clusters.
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn cluster_scores<V: Vector>(logits: &mut [f32], alpha: f64) {
+    let max = clamp_and_max(logits);
+    let mut total = 0.0_f64;
+    for block in logits.chunks_mut(SUM_BLOCK) {
+        for logit in block.iter_mut() {
+            *logit = exp::<V>(*logit - max);
+        }
+        total += f64::from(lane_sum(block));
+    }
+    // At least one summand is exp(0) = 1. A huge alpha must not become infinite: 0 · inf is NaN.
+    let scale = (alpha / total).min(f64::from(f32::MAX)) as f32;
+    for score in logits {
+        *score = (*score * scale).min(1.0);
+    }
+}
+
+/// Makes all values finite and returns the largest.
+#[inline(always)]
+fn clamp_and_max(values: &mut [f32]) -> f32 {
+    let mut lanes = [f32::MIN; WIDE];
+    let mut chunks = values.chunks_exact_mut(WIDE);
+    for chunk in &mut chunks {
+        for (value, lane) in chunk.iter_mut().zip(&mut lanes) {
+            *value = finite(*value);
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    for (value, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
+        *value = finite(*value);
+        *lane = if *value > *lane { *value } else { *lane };
+    }
+    lanes.into_iter().fold(f32::MIN, f32::max)
+}
+
+/// The nearest finite number; the smallest one for NaN.
+#[inline(always)]
+fn finite(value: f32) -> f32 {
+    let above = if value > f32::MIN { value } else { f32::MIN };
+    if above < f32::MAX { above } else { f32::MAX }
+}
+
+#[inline(always)]
+fn lane_sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0; WIDE];
+    let chunks = values.chunks_exact(WIDE);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += value;
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane += value;
+    }
+    tree_sum(lanes)
+}
+
+/// See [`super::Kernels::final_scores`], which checks the lengths.
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn final_scores<V: Vector>(logits: &mut [f32], path_scores: &[f32]) {
+    for (logit, path_score) in logits.iter_mut().zip(path_scores) {
+        let z = finite(*logit);
+        // exp of what isn't positive can't overflow.
+        let e = exp::<V>(-z.abs());
+        let sigmoid = (if z >= 0.0 { 1.0 } else { e }) / (1.0 + e);
+        *logit = path_score * sigmoid;
+    }
+}
+
+/// e^x for x ≤ 0 within 2 ulp, down to subnormals. No branches, so that loops of it vectorise.
+///
+/// With n the integer next to x / ln 2, e^x = 2^n · e^(x − n ln 2). The polynomial is a minimax fit
+/// on |r| ≤ ln 2 / 2 with a relative error of 3e-9; ln 2 is in two parts, of which the first has
+/// zeros where its product with n needs room. 2^n is applied in two factors, for the subnormals.
+#[inline(always)]
+pub(super) fn exp<V: Vector>(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_145_75;
+    const LN_2_LOW: f32 = 1.428_606_8e-6;
+    const POLYNOMIAL: [f32; 5] =
+        [1.381_446_5e-3, 8.368_781e-3, 4.166_839e-2, 1.666_652e-1, 4.999_999_4e-1];
+    // Adding 1.5 · 2^23 rounds to an integer, which then stands in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const SMALLEST: f32 = -105.0;
+    let x = if x > SMALLEST { x } else { SMALLEST };
+    let shifted = mul_add::<V>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = mul_add::<V>(n, -LN_2_LOW, mul_add::<V>(n, -LN_2_HIGH, x));
+    let mut p = POLYNOMIAL[0];
+    for coefficient in &POLYNOMIAL[1..] {
+        p = mul_add::<V>(p, r, *coefficient);
+    }
+    let p = mul_add::<V>(p * r, r, r) + 1.0;
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    p * power_of_two(half) * power_of_two(n - half)
+}
+
+/// 2^n for the n of normal numbers.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits(((n + 127) << 23) as u32)
+}
+
+/// `a · b + c`, fused where the set has that in hardware (elsewhere it would be a slow call).
+#[inline(always)]
+fn mul_add<V: Vector>(a: f32, b: f32, c: f32) -> f32 {
+    if V::FUSED { a.mul_add(b, c) } else { a * b + c }
+}

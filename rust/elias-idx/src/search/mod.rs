@@ -1,0 +1,231 @@
+//! Search, in the five steps of the model, each in a module of its own:
+//!
+//! 1. cluster scores s_c = min(1, α · softmax(W_C e + b_C)), and 2. the beam, the best B of them: `beam`
+//! 3. path scores s_c · a of the labels that the beam reaches, and 4. the best S labels: `shortlist`
+//! 5. final scores p = s · sigmoid(w · T e + b): `rerank`, and the best k of them: `top_k`
+//!
+//! `batch` runs them for many queries on several threads. Results are ordered by descending score,
+//! equal ones by the smaller id, and are the same for every thread count and split into batches.
+
+mod batch;
+mod beam;
+mod label_set;
+mod plan;
+mod pulse;
+mod rerank;
+mod shortlist;
+mod top_k;
+
+use crate::error::{ArgumentError, Error, Result};
+use crate::index::{Index, check_positive};
+use crate::matrix::position_of_non_finite;
+use batch::Goal;
+use plan::Plan;
+use pulse::Hook;
+
+/// What a search may be told; None means the index's own sizes, and all CPUs of this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// B: clusters to keep, at least 1; more than there are means all.
+    pub beam_size: Option<usize>,
+    /// S: labels to keep before the label classifiers, at least 1; more than there are means all.
+    pub shortlist_size: Option<usize>,
+    /// Threads to use, the calling one included, at least 1; never more are used than there is
+    /// work for.
+    pub num_threads: Option<usize>,
+}
+
+/// Results of Q queries, `width` for each, best first; −1 and 0 where there are fewer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hits {
+    /// Columns: results for each query.
+    pub width: usize,
+    /// Label or cluster ids \[Q, width\].
+    pub ids: Vec<i64>,
+    /// Scores \[Q, width\].
+    pub scores: Vec<f32>,
+}
+
+/// Where results are to be written: as [`Hits`], in the caller's memory, Q · width elements each.
+pub struct HitsMut<'a> {
+    /// Label or cluster ids \[Q, width\].
+    pub ids: &'a mut [i64],
+    /// Scores \[Q, width\].
+    pub scores: &'a mut [f32],
+}
+
+/// Searching. In all of these, `queries` is \[Q, D\], row after row, of finite numbers, and `stop` is
+/// called on this thread about every 50 ms: when it returns true, the call ends with
+/// [`Error::Interrupted`] soon.
+///
+/// All of them fail with [`Error::Argument`] for lengths that don't fit, numbers that aren't finite,
+/// and sizes of 0.
+impl Index {
+    /// The `k` best labels of each query.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn search(
+        &self,
+        queries: &[f32],
+        k: usize,
+        options: &SearchOptions,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<Hits> {
+        self.collect(Goal::Search, queries, k, options, stop)
+    }
+
+    /// [`Index::search`] into memory for `k` results a query.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn search_into(
+        &self,
+        queries: &[f32],
+        k: usize,
+        options: &SearchOptions,
+        out: HitsMut<'_>,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.run(Goal::Search, queries, k, options, out, stop)
+    }
+
+    /// The beam of each query, min(B, C) clusters wide, with the cluster scores.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn beam(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<Hits> {
+        let width = self.beam_width(options)?;
+        self.collect(Goal::Beam, queries, width, options, stop)
+    }
+
+    /// [`Index::beam`] into memory for [`Index::beam_width`] results a query.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn beam_into(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+        out: HitsMut<'_>,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.run(Goal::Beam, queries, self.beam_width(options)?, options, out, stop)
+    }
+
+    /// The shortlist of each query, min(S, L) labels wide, with the path scores.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn shortlist(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<Hits> {
+        let width = self.shortlist_width(options)?;
+        self.collect(Goal::Shortlist, queries, width, options, stop)
+    }
+
+    /// [`Index::shortlist`] into memory for [`Index::shortlist_width`] results a query.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn shortlist_into(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+        out: HitsMut<'_>,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<()> {
+        self.run(Goal::Shortlist, queries, self.shortlist_width(options)?, options, out, stop)
+    }
+
+    /// Results a query that [`Index::beam`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes of 0.
+    pub fn beam_width(&self, options: &SearchOptions) -> Result<usize> {
+        Ok(Plan::new(self, options)?.beam_size)
+    }
+
+    /// Results a query that [`Index::shortlist`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes of 0.
+    pub fn shortlist_width(&self, options: &SearchOptions) -> Result<usize> {
+        Ok(Plan::new(self, options)?.shortlist_size)
+    }
+
+    fn collect(
+        &self,
+        goal: Goal,
+        queries: &[f32],
+        width: usize,
+        options: &SearchOptions,
+        stop: Hook<'_>,
+    ) -> Result<Hits> {
+        let len = (queries.len() / self.dim()).saturating_mul(width);
+        let mut hits = Hits { width, ids: zeros(len)?, scores: zeros(len)? };
+        let out = HitsMut { ids: &mut hits.ids, scores: &mut hits.scores };
+        self.run(goal, queries, width, options, out, stop)?;
+        Ok(hits)
+    }
+
+    fn run(
+        &self,
+        goal: Goal,
+        queries: &[f32],
+        width: usize,
+        options: &SearchOptions,
+        out: HitsMut<'_>,
+        stop: Hook<'_>,
+    ) -> Result<()> {
+        let plan = Plan::new(self, options)?;
+        check_positive("k", width)?;
+        let num_threads = num_threads(options)?;
+        check_queries(queries, self.dim())?;
+        let expected = (queries.len() / self.dim()).saturating_mul(width);
+        for (name, received) in [("ids", out.ids.len()), ("scores", out.scores.len())] {
+            if received != expected {
+                return Err(ArgumentError::WrongLength { name, expected, received }.into());
+            }
+        }
+        batch::run(&plan, goal, width, queries, out, num_threads, stop)
+    }
+}
+
+fn num_threads(options: &SearchOptions) -> Result<usize, ArgumentError> {
+    match options.num_threads {
+        Some(num_threads) => check_positive("num_threads", num_threads).map(|()| num_threads),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+fn check_queries(queries: &[f32], dim: usize) -> Result<(), ArgumentError> {
+    if !queries.len().is_multiple_of(dim) {
+        let expected = queries.len().next_multiple_of(dim);
+        let received = queries.len();
+        return Err(ArgumentError::WrongLength { name: "queries", expected, received });
+    }
+    match position_of_non_finite(queries) {
+        Some(at) => Err(ArgumentError::NonFiniteQuery { row: at / dim }),
+        None => Ok(()),
+    }
+}
+
+/// Zeros, or an error where there is no memory for them.
+fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
+        what: "results",
+        bytes: len.saturating_mul(size_of::<T>()),
+    })?;
+    values.resize(len, T::default());
+    Ok(values)
+}

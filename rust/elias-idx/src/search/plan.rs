@@ -1,0 +1,93 @@
+//! What the steps of a search work with: the index's parts, borrowed, and the sizes to use.
+
+use super::SearchOptions;
+use crate::adjacency::AdjacencyView;
+use crate::error::{ArgumentError, Result};
+use crate::index::{Index, check_positive};
+use crate::kernels::Kernels;
+use crate::matrix::MatrixView;
+
+/// One search call's view of an index.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) cluster_weights: MatrixView<'a>,
+    pub(crate) cluster_bias: &'a [f32],
+    pub(crate) adjacency: AdjacencyView<'a>,
+    pub(crate) label_weights: MatrixView<'a>,
+    pub(crate) label_bias: &'a [f32],
+    pub(crate) label_projection: Option<MatrixView<'a>>,
+    pub(crate) alpha: f64,
+    /// B, at most C.
+    pub(crate) beam_size: usize,
+    /// S, at most L.
+    pub(crate) shortlist_size: usize,
+    pub(crate) kernels: Kernels,
+}
+
+impl<'a> Plan<'a> {
+    pub(crate) fn new(index: &'a Index, options: &SearchOptions) -> Result<Self, ArgumentError> {
+        let beam_size = options.beam_size.unwrap_or(index.defaults.beam_size);
+        let shortlist_size = options.shortlist_size.unwrap_or(index.defaults.shortlist_size);
+        check_positive("beam_size", beam_size)?;
+        check_positive("shortlist_size", shortlist_size)?;
+        Ok(Self {
+            cluster_weights: index.cluster_weights.view(),
+            cluster_bias: index.cluster_bias.as_slice(),
+            adjacency: index.adjacency.view(),
+            label_weights: index.label_weights.view(),
+            label_bias: index.label_bias.as_slice(),
+            label_projection: index.label_projection.as_ref().map(crate::matrix::Matrix::view),
+            alpha: index.defaults.alpha,
+            beam_size: beam_size.min(index.dims.num_clusters),
+            shortlist_size: shortlist_size.min(index.dims.num_labels),
+            kernels: Kernels::detect(),
+        })
+    }
+
+    pub(crate) fn num_clusters(&self) -> usize {
+        self.cluster_weights.rows()
+    }
+
+    pub(crate) fn dim(&self) -> usize {
+        self.cluster_weights.cols()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::build::IndexParts;
+
+    /// An index of D = 1 without edges, for tests of single steps.
+    pub(crate) fn tiny_index(num_clusters: usize, num_labels: usize) -> Index {
+        Index::build(&IndexParts {
+            num_labels,
+            num_clusters,
+            dim: 1,
+            cluster_weights: &vec![0.0; num_clusters],
+            cluster_bias: &vec![0.0; num_clusters],
+            adjacency_offsets: &vec![0; num_clusters + 1],
+            label_weights: &vec![0.0; num_labels],
+            label_bias: &vec![0.0; num_labels],
+            ..IndexParts::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn sizes_are_clamped_and_never_zero() {
+        let index = tiny_index(3, 5);
+        let plan = Plan::new(&index, &SearchOptions::default()).unwrap();
+        assert_eq!((plan.beam_size, plan.shortlist_size), (3, 5));
+        let small =
+            SearchOptions { beam_size: Some(2), shortlist_size: Some(4), num_threads: None };
+        let plan = Plan::new(&index, &small).unwrap();
+        assert_eq!((plan.beam_size, plan.shortlist_size), (2, 4));
+        for zero in [
+            SearchOptions { beam_size: Some(0), ..SearchOptions::default() },
+            SearchOptions { shortlist_size: Some(0), ..SearchOptions::default() },
+        ] {
+            assert!(matches!(Plan::new(&index, &zero), Err(ArgumentError::Zero { .. })));
+        }
+    }
+}
