@@ -1,0 +1,20 @@
+"""The command `elias-idx`."""
+
+import sys
+
+from elias_idx.errors import MissingExtraError
+
+_EXTRA_PACKAGES = {"click", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
+
+
+def main() -> None:
+    """Runs the command line; without the packages it needs, says what to install."""
+    try:
+        from elias_idx.cli.commands import cli
+
+        cli()
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA_PACKAGES:
+            raise
+        sys.exit(f"elias-idx: {MissingExtraError(package, 'train')}")

@@ -1,0 +1,268 @@
+"""The commands of `elias-idx`. Each reads its files, calls the library and prints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+import elias_idx
+from elias_idx.config import Config
+from elias_idx.data import read_rows, write_rows
+from elias_idx.errors import DataError, EliasIdxError
+from elias_idx.index import Index
+from elias_idx.model import Evaluation, Model
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_ROWS_AT_ONCE = 4096
+
+_FOLDER = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(elias_idx.__version__)
+def cli() -> None:
+    """Learned search indexes for predicting the few right labels out of millions."""
+
+
+def _explained(command: _Command) -> _Command:
+    """Turns the errors that a user can mend into a message without a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (EliasIdxError, OSError, MemoryError) as error:
+            raise click.ClickException(str(error) or type(error).__name__) from error
+
+    return typing.cast(_Command, run)
+
+
+def _config_options(command: _Command) -> _Command:
+    """Adds an option for every field of the configuration."""
+    hints = typing.get_type_hints(Config)
+    for item in reversed(fields(Config)):
+        hint = next(part for part in (*typing.get_args(hints[item.name]), hints[item.name]) if part is not type(None))
+        pair = typing.get_origin(hints[item.name]) is tuple
+        default = " ".join(map(str, item.default)) if pair else item.default
+        command = click.option(
+            f"--{item.name.replace('_', '-')}",
+            type=int if pair else hint,
+            nargs=2 if pair else 1,
+            default=None,
+            help=item.metadata["help"] + ("" if default is None else f"  [default: {default}]"),
+        )(command)
+    return command
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx train train.jsonl --out model
+  elias-idx train train.jsonl --dev dev.jsonl --out model --stage1-epochs 8
+  elias-idx train train.jsonl --out model --config settings.toml --resume"""
+)
+@click.argument("train_jsonl", type=_FILE)
+@click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
+@click.option("--dev", type=_FILE, help="rows to evaluate on after every epoch")
+@click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
+@click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
+@click.option("--resume", is_flag=True, help="go on from the last checkpoint of an interrupted run")
+@click.option("--overwrite", is_flag=True, help="replace a model or an unfinished run at --out")
+@_config_options
+@_explained
+def train(
+    train_jsonl: Path,
+    out: Path,
+    dev: Path | None,
+    embeddings: Path | None,
+    dev_embeddings: Path | None,
+    config_file: Path | None,
+    resume: bool,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Trains a model on JSON lines of {"text": ..., "labels": [...]}, plain or packed by gzip or xz."""
+    from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
+
+    if resume and overwrite:
+        raise click.UsageError("--resume goes on, --overwrite starts over: give one of them")
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
+    data = TrainingSet(*_labelled(train_jsonl, embeddings))
+    dev_data = _labelled(dev, dev_embeddings) if dev else None
+
+    def report(result: EpochResult) -> None:
+        line = f"stage {result.progress.stage}, epoch {result.progress.epochs_done} of {result.num_epochs}: "
+        line += f"loss {result.loss:.4f}"
+        if dev_data:
+            metrics = result.model.evaluate(*dev_data, num_threads=config.num_threads).metrics
+            line += "; dev " + ", ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@100"))
+        click.echo(line, err=True)
+
+    if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
+    try:
+        model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
+    except KeyboardInterrupt:
+        click.echo(
+            "\nStopped. The last checkpoint is kept: the same command with --resume goes on from it.",
+            err=True,
+        )
+        sys.exit(130)
+    click.echo(f"{out}: {model.index!r}", err=True)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx predict model texts.jsonl --out predictions.jsonl --k 5
+  elias-idx predict model embeddings.npy --out predictions.jsonl"""
+)
+@click.argument("model", type=_FOLDER)
+@click.argument("inputs", metavar="INPUT", type=_FILE)
+@click.option("--out", type=_FOLDER, required=True, help="JSON lines to write")
+@click.option("--k", type=click.IntRange(min=1), default=10, show_default=True, help="labels a row")
+@click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
+@click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
+@click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@click.option("--overwrite", is_flag=True, help="replace an existing output")
+@_explained
+def predict(model: Path, inputs: Path, out: Path, overwrite: bool, **options: Any) -> None:
+    """Writes {"labels": [...], "scores": [...]} for the text of each row of INPUT, in order, best first."""
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists: choose another path, or give --overwrite")
+    loaded = Model.load(model)
+    rows = _inputs(inputs, needs_embeddings=loaded.encoder.kind == "precomputed")
+
+    def predictions() -> Iterator[dict[str, Any]]:
+        with tqdm(total=len(rows), desc="predict", unit="row", disable=None) as progress:
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                found = loaded.predict(rows[start : start + _ROWS_AT_ONCE], **options)
+                for names, scores in zip(found.names, found.scores, strict=True):
+                    yield {"labels": names, "scores": scores}
+                progress.update(len(found.names))
+
+    write_rows(out, predictions())
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx evaluate model test.jsonl
+  elias-idx evaluate model test.jsonl --json > metrics.json"""
+)
+@click.argument("model", type=_FOLDER)
+@click.argument("test_jsonl", type=_FILE)
+@click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option("--propensity", type=float, nargs=2, default=(0.55, 1.5), show_default=True, help="a and b of PSP@k")
+@click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+@_explained
+def evaluate(
+    model: Path,
+    test_jsonl: Path,
+    embeddings: Path | None,
+    propensity: tuple[float, float],
+    num_threads: int | None,
+    as_json: bool,
+) -> None:
+    """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent."""
+    inputs, labels = _labelled(test_jsonl, embeddings)
+    if not any(labels):
+        raise DataError(f"{test_jsonl} has no row with a label: there is nothing to evaluate")
+    result = Model.load(model).evaluate(inputs, labels, propensity=propensity, num_threads=num_threads)
+    if as_json:
+        click.echo(json.dumps(_as_json(result), ensure_ascii=False))
+        return
+    for name, value in result.metrics.items():
+        click.echo(f"{name:<10} {value:6.2f}")
+    click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and left out")
+    click.echo(f"{len(result.unseen_labels)} labels never seen in training, which can't be predicted")
+
+
+def _as_json(result: Evaluation) -> dict[str, Any]:
+    return {**result._asdict(), "unseen_labels": len(result.unseen_labels)}
+
+
+@cli.command(
+    epilog="""\b
+Example:
+  elias-idx info model"""
+)
+@click.argument("model", type=_FOLDER)
+@_explained
+def info(model: Path) -> None:
+    """Says what a model (or a bare index) is."""
+    if (model / "index.json").is_file():
+        _echo_index(Index.load(model))
+        return
+    loaded = Model.load(model)
+    click.echo(f"model       {model}")
+    click.echo(f"encoder     {loaded.encoder.kind}, {loaded.encoder.dim} dimensions")
+    click.echo(f"trained on  {loaded.num_training_texts:,} rows")
+    _echo_index(loaded.index)
+    for name, value in loaded.settings.items():
+        click.echo(f"  {name} = {value}")
+
+
+def _echo_index(index: Index) -> None:
+    click.echo(f"labels      {index.num_labels:,}")
+    click.echo(f"clusters    {index.num_clusters:,}, {len(index.adjacency.indices):,} edges to labels")
+    click.echo(f"search      beam {index.beam_size}, shortlist {index.shortlist_size}, alpha {index.alpha:g}")
+    click.echo(f"index size  {index.nbytes / 2**20:,.1f} MiB")
+
+
+@cli.command(
+    epilog="""\b
+Example:
+  elias-idx demo --out artifacts/demo"""
+)
+@click.option("--out", type=_FOLDER, default=Path("artifacts/demo"), show_default=True, help="folder to work in")
+@_explained
+def demo(out: Path) -> None:
+    """Trains on ICD-10-CM, searches its test texts and prints how well that went."""
+    from elias_idx.demo.run import run_demo
+
+    run_demo(out)
+
+
+def _labelled(path: Path, embeddings: Path | None) -> tuple[Any, list[list[str]]]:
+    """(inputs, labels) of a file of rows: its texts, or the embeddings that stand beside it."""
+    if embeddings is None:
+        rows = list(read_rows(path))
+        return [row.text for row in rows], [row.labels for row in rows]
+    labels = [row.labels for row in read_rows(path, ["labels"])]
+    array = _load_array(embeddings)
+    if len(array) != len(labels):
+        raise DataError(f"{embeddings} has {len(array)} rows, {path} has {len(labels)}")
+    return array, labels
+
+
+def _inputs(path: Path, needs_embeddings: bool) -> Any:
+    if needs_embeddings != (path.suffix == ".npy"):
+        wanted = "an array of embeddings (.npy)" if needs_embeddings else "JSON lines with texts"
+        raise DataError(f"this model takes {wanted}, got {path}")
+    return _load_array(path) if needs_embeddings else [row.text for row in read_rows(path, ["text"])]
+
+
+def _load_array(path: Path) -> npt.NDArray[np.floating]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise DataError(f"{path}: not a .npy array: {error}") from error
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
+    return typing.cast("npt.NDArray[np.floating]", array)

@@ -1,0 +1,154 @@
+"""The settings of a training run: one flat dataclass, read from TOML, every field an option of the command line."""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from elias_idx.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings with the defaults that were chosen on held-out texts of ICD-10-CM (see docs/experiments.md)."""
+
+    encoder: str = _setting("bag", "bag (of word and character n-grams) or precomputed (embeddings from a file)")
+    dim: int = _setting(512, "embedding size D of the bag encoder", 1)
+    dropout: float = _setting(0.1, "dropout on the embedding", 0, 0.999)
+    embedding_norm: float = _setting(8.0, "length that the bag encoder gives each embedding", 1e-6)
+    word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
+    char_ngrams: tuple[int, int] = _setting((3, 5), "shortest and longest character n-gram; 0 0 for none", 0)
+    min_word_texts: int = _setting(1, "training texts that a word n-gram must occur in", 1)
+    min_char_texts: int = _setting(2, "training texts that a character n-gram must occur in", 1)
+
+    num_clusters: int | None = _setting(None, "clusters C; by default 2^ceil(log2(L / 100))", 1)
+    labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2", 1)
+    alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)
+    beta: float | None = _setting(None, "factor β on the adjacency softmax; by default 0.75 L / C", 1e-6)
+    adjacency_start: str = _setting("partition", "stage 2's first logits: partition or uniform (at random)")
+
+    stage1_epochs: int = _setting(4, "epochs of stage 1", 1)
+    stage2_epochs: int = _setting(2, "epochs of stage 2; 0 keeps the fixed clusters", 0)
+    batch_size: int = _setting(256, "texts a step", 1)
+    train_beam_size: int = _setting(10, "beam B during training", 1)
+    train_shortlist_size: int = _setting(500, "shortlist S during training", 1)
+    learning_rate: float = _setting(3e-3, "of the encoder and the cluster classifiers", 0)
+    label_learning_rate: float = _setting(6e-3, "of the label classifiers", 0)
+    adjacency_learning_rate: float = _setting(0.05, "of the adjacency's logits", 0)
+    stage2_learning_rate_factor: float = _setting(0.5, "on all but the adjacency's in stage 2", 0)
+    weight_decay: float = _setting(0.01, "of the cluster classifiers and the encoder's dense layers", 0)
+    warmup: float = _setting(0.1, "share of a stage's steps with a rising learning rate", 0, 1)
+    path_loss_weight: float = _setting(1.7, "weight λ of the path loss beside the shortlist's, both sums", 0)
+    label_bias: float = _setting(-2.0, "the label classifiers' first bias")
+
+    beam_size: int = _setting(20, "default beam B of the index", 1)
+    shortlist_size: int = _setting(2000, "default shortlist S of the index", 1)
+
+    seed: int = _setting(0, "of everything random", 0)
+    device: str = _setting("cpu", "torch device to train on, such as cpu or cuda")
+    num_threads: int | None = _setting(None, "CPU threads; by default those that the process may use", 1)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in fields(self):
+            value = _checked_type(item.name, getattr(self, item.name), hints[item.name])
+            object.__setattr__(self, item.name, value)
+            _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
+        _check_choice("encoder", self.encoder, ("bag", "precomputed"))
+        _check_choice("adjacency_start", self.adjacency_start, ("partition", "uniform"))
+        for name in ("word_ngrams", "char_ngrams"):
+            shortest, longest = getattr(self, name)
+            if shortest > longest or (shortest == 0) != (longest == 0):
+                raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
+        if self.word_ngrams == self.char_ngrams == (0, 0):
+            raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Config:
+        """A configuration from names and values.
+
+        Raises:
+            ConfigError: a name is unknown, or a value of the wrong type or out of range.
+        """
+        known = {item.name for item in fields(cls)}
+        if unknown := sorted(settings.keys() - known):
+            raise ConfigError(f"unknown setting {', '.join(unknown)}; known are: {', '.join(sorted(known))}")
+        return cls(**settings)
+
+    @classmethod
+    def from_toml(cls, path: str | PathLike[str], overrides: Mapping[str, Any] | None = None) -> Config:
+        """Reads a TOML file of settings; `overrides` take precedence.
+
+        Raises:
+            ConfigError: the file is no TOML, or see `from_mapping`.
+            OSError: the file can't be read.
+        """
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_mapping({**settings, **(overrides or {})})
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def with_clusters(self, num_labels: int, default: int) -> Config:
+        """This configuration with C and β filled in, for L labels.
+
+        Raises:
+            ConfigError: there are more clusters than labels.
+        """
+        num_clusters = self.num_clusters or default
+        if num_clusters > num_labels:
+            raise ConfigError(f"num_clusters is {num_clusters}, but the data has only {num_labels} labels")
+        beta = self.beta if self.beta is not None else max(1.0, 0.75 * num_labels / num_clusters)
+        return replace(self, num_clusters=num_clusters, beta=beta)
+
+
+def _checked_type(name: str, value: Any, hint: Any) -> Any:
+    """The value as the annotated type; whole numbers pass for floats and lists for pairs."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(option) is tuple:
+            if isinstance(value, (list, tuple)) and len(value) == 2 and all(type(part) is int for part in value):
+                return tuple(value)
+        elif type(value) is option:
+            return value
+    raise ConfigError(f"{name} must be {_describe(options)}, got {value!r}")
+
+
+def _describe(options: tuple[Any, ...]) -> str:
+    names = {int: "a whole number", float: "a number", str: "a string", types.NoneType: "left out"}
+    return " or ".join(names.get(option, "two whole numbers") for option in options)
+
+
+def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
+    for part in value if isinstance(value, tuple) else (value,):
+        if not isinstance(part, (int, float)):
+            continue
+        if not math.isfinite(part):
+            raise ConfigError(f"{name} must be finite, got {part}")
+        if low is not None and part < low:
+            raise ConfigError(f"{name} must be at least {low:g}, got {part:g}")
+        if high is not None and part > high:
+            raise ConfigError(f"{name} must be at most {high:g}, got {part:g}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

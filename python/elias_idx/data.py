@@ -1,0 +1,134 @@
+"""Labelled texts: reading JSON lines, and the sparse matrix of their labels.
+
+N texts, L labels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from elias_idx.errors import DataError
+
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text and its labels."""
+
+    text: str = ""
+    labels: list[str] = field(default_factory=list)
+
+
+def read_rows(path: str | PathLike[str], fields: Sequence[str] = ("text", "labels")) -> Iterator[Row]:
+    """Reads JSON lines, one object `{"text": ..., "labels": [...]}` a line; `.gz` and `.xz` are unpacked.
+
+    Args:
+        path: the file.
+        fields: which of "text" and "labels" each row must have; the rest of a row is ignored.
+
+    Raises:
+        DataError: a line is no such object; the message says which line and what is wrong with it.
+        OSError: the file can't be read.
+    """
+    path = Path(path)
+    number = 0
+    try:
+        with _open_text(path, "r") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield _parse_row(line, fields, f"{path}:{number}")
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}:{number + 1}: can't be read as UTF-8 JSON lines: {error}") from error
+
+
+def write_rows(path: str | PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, into a file beside `path` that takes its place when it is whole."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        with _open_text(partial, "w") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _open_text(path: Path, mode: str) -> IO[str]:
+    opener: Callable[..., IO[str]] = _OPENERS.get(path.suffix, open)
+    return opener(path, mode + "t", encoding="utf-8")
+
+
+def _parse_row(line: str, fields: Sequence[str], where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not a JSON object: {error}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    for name in fields:
+        if name not in row:
+            raise DataError(f"{where}: the row has no {name!r}; it has {sorted(row)}")
+    text = row["text"] if "text" in fields else ""
+    if not isinstance(text, str):
+        raise DataError(f"{where}: 'text' must be a string, got {type(text).__name__}")
+    labels = row["labels"] if "labels" in fields else []
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{where}: 'labels' must be a list of strings")
+    for label in labels:
+        if not _is_utf8(label):
+            raise DataError(f"{where}: label {label!r} has a lone surrogate, which UTF-8 can't hold")
+    return Row(text, labels)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class LabelVocabulary:
+    """Label names and their ids: 0 to L−1 in the order of the sorted names."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names: list[str] = sorted(set(names))
+        self._ids = {name: number for number, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def matrix(self, labels: Sequence[Sequence[str]]) -> sp.csr_matrix:
+        """The labels as a float32 CSR matrix [N, L] of ones, each row's ids sorted and without repeats.
+
+        Raises:
+            KeyError: a label is not in the vocabulary.
+        """
+        return _indicator([{self._ids[name] for name in row} for row in labels], len(self))
+
+    def matrix_with_unseen(self, labels: Sequence[Sequence[str]]) -> tuple[sp.csr_matrix, list[str]]:
+        """Like `matrix`, but labels outside the vocabulary get columns of their own, after the known ones.
+
+        Returns:
+            The CSR matrix [N, L + U] and the U names that the vocabulary lacks.
+        """
+        unseen = sorted({name for row in labels for name in row} - self._ids.keys())
+        ids = self._ids | {name: len(self) + number for number, name in enumerate(unseen)}
+        return _indicator([{ids[name] for name in row} for row in labels], len(ids)), unseen
+
+
+def _indicator(ids: Sequence[set[int]], num_columns: int) -> sp.csr_matrix:
+    indptr = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+    indices = np.fromiter((i for row in ids for i in sorted(row)), np.int64, count=indptr[-1])
+    return sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(ids), num_columns))

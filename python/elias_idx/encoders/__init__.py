@@ -1,0 +1,48 @@
+"""Encoders turn inputs (texts, or embeddings that exist already) into query embeddings. N inputs, D dimensions.
+
+Each encoder has two halves: the one here encodes and needs no torch, its twin in `elias_idx.train.encoders` is
+the trainable module that ends up as it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from elias_idx.encoders.bag import BagEncoder
+from elias_idx.encoders.precomputed import PrecomputedEncoder
+from elias_idx.errors import FormatError
+
+__all__ = ["BagEncoder", "Encoder", "PrecomputedEncoder", "load_encoder"]
+
+
+class Encoder(Protocol):
+    """What a model needs of its encoder."""
+
+    kind: ClassVar[str]
+
+    @property
+    def dim(self) -> int:
+        """D, the size of the embeddings."""
+
+    def encode(self, inputs: Any) -> npt.NDArray[np.float32]:
+        """The inputs' embeddings, float32 [N, D]."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the encoder's files into an existing folder."""
+
+
+def load_encoder(kind: str, folder: Path) -> Encoder:
+    """Reads the encoder of the given kind from its folder.
+
+    Raises:
+        FormatError: no encoder is of that kind.
+    """
+    if kind == BagEncoder.kind:
+        return BagEncoder.load(folder)
+    if kind == PrecomputedEncoder.kind:
+        return PrecomputedEncoder.load(folder)
+    raise FormatError(f"{folder}: unknown encoder {kind!r}: the model may come from a newer elias_idx")

@@ -1,0 +1,49 @@
+"""Embeddings that exist already: an encoder that only checks them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from elias_idx.errors import DataError
+
+
+@dataclass(frozen=True)
+class PrecomputedEncoder:
+    """Takes arrays instead of texts.
+
+    Attributes:
+        dim: D, the size of the embeddings.
+    """
+
+    kind: ClassVar[str] = "precomputed"
+
+    dim: int
+
+    def encode(self, inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The inputs themselves as float32 [N, D].
+
+        Raises:
+            DataError: they are no array of that size.
+        """
+        array = np.asarray(inputs)
+        if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != self.dim:
+            raise DataError(
+                f"this model takes embeddings, a float array [N, {self.dim}]; "
+                f"got {array.dtype} of shape {list(array.shape)}"
+            )
+        return np.ascontiguousarray(array, np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Writes `precomputed.json` into the folder."""
+        (folder / "precomputed.json").write_text(json.dumps({"dim": self.dim}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> PrecomputedEncoder:
+        """Reads what `save` wrote."""
+        return cls(**json.loads((folder / "precomputed.json").read_text(encoding="utf-8")))

@@ -1,0 +1,105 @@
+"""Texts as sparse tf-idf vectors of word and character n-grams. N texts, F features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+from elias_idx.errors import DataError
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which n-grams become features.
+
+    Attributes:
+        word_ngrams: shortest and longest word n-gram; (0, 0) for none.
+        char_ngrams: shortest and longest character n-gram, within words padded by spaces; (0, 0) for none.
+        min_word_texts: in how many training texts a word n-gram must occur.
+        min_char_texts: in how many training texts a character n-gram must occur.
+    """
+
+    word_ngrams: tuple[int, int] = (1, 2)
+    char_ngrams: tuple[int, int] = (3, 5)
+    min_word_texts: int = 1
+    min_char_texts: int = 2
+
+
+class TextFeatures:
+    """tf-idf with sublinear term frequencies, all n-grams normalised together to unit length.
+
+    A text without a known n-gram becomes a row of zeros.
+    """
+
+    def __init__(self, config: FeatureConfig, vocabularies: list[list[str]] | None = None) -> None:
+        self.config = config
+        analyzers = [
+            ("word", config.word_ngrams, config.min_word_texts),
+            ("char_wb", config.char_ngrams, config.min_char_texts),
+        ]
+        used = [analyzer for analyzer in analyzers if analyzer[1] != (0, 0)]
+        self._counters = [
+            CountVectorizer(
+                analyzer=analyzer,
+                ngram_range=tuple(ngrams),
+                min_df=min_texts,
+                token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,
+                vocabulary=vocabularies[position] if vocabularies else None,
+                dtype=np.float32,
+            )
+            for position, (analyzer, ngrams, min_texts) in enumerate(used)
+        ]
+        self._tfidf = TfidfTransformer(sublinear_tf=True)
+
+    @property
+    def num_features(self) -> int:
+        """F, the number of n-grams."""
+        return len(self._tfidf.idf_)
+
+    def fit_transform(self, texts: Sequence[str]) -> sp.csr_matrix:
+        """Learns the n-grams and their weights; returns the texts' float32 CSR matrix [N, F].
+
+        Raises:
+            DataError: the texts have no n-gram that is frequent enough.
+        """
+        try:
+            counts = sp.hstack([counter.fit_transform(texts) for counter in self._counters], format="csr")
+        except ValueError as error:
+            raise DataError(f"the training texts give no features: {error}") from error
+        return self._sorted(self._tfidf.fit_transform(counts))
+
+    def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
+        """The texts' float32 CSR matrix [N, F]; n-grams that `fit_transform` did not see are left out."""
+        counts = sp.hstack([counter.transform(texts) for counter in self._counters], format="csr")
+        return self._sorted(self._tfidf.transform(counts))
+
+    @staticmethod
+    def _sorted(matrix: sp.csr_matrix) -> sp.csr_matrix:
+        matrix = sp.csr_matrix(matrix, dtype=np.float32)
+        matrix.sort_indices()
+        return matrix
+
+    def save(self, folder: Path) -> None:
+        """Writes `features.json` (settings and n-grams) and `features.safetensors` (idf weights)."""
+        vocabularies = [counter.get_feature_names_out().tolist() for counter in self._counters]
+        content = {"config": asdict(self.config), "vocabularies": vocabularies}
+        (folder / "features.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        save_file({"idf": self._tfidf.idf_.astype(np.float32)}, folder / "features.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> TextFeatures:
+        """Reads what `save` wrote."""
+        content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+        settings: dict[str, Any] = content["config"]
+        settings |= {name: tuple(settings[name]) for name in ("word_ngrams", "char_ngrams")}
+        features = cls(FeatureConfig(**settings), content["vocabularies"])
+        features._tfidf.idf_ = load_file(folder / "features.safetensors")["idf"]
+        return features

@@ -1,0 +1,243 @@
+"""A trained model: an encoder and the index behind it, in one folder.
+
+N inputs, L labels, D dimensions. The folder:
+
+    model.json           what the model is; written last, so that it stands for the whole
+    encoder/             the encoder's files
+    index/               the index, which `Index.load` opens without the rest
+    labels.safetensors   how many training texts each label has: for propensity-scored metrics
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from elias_idx import __version__, _core
+from elias_idx.data import LabelVocabulary
+from elias_idx.encoders import Encoder, load_encoder
+from elias_idx.errors import FormatError
+from elias_idx.index import Index
+from elias_idx.metrics import evaluate, inverse_propensities
+
+FORMAT = "elias_idx_model"
+FORMAT_VERSION = 1
+
+Inputs = Sequence[str] | npt.NDArray[np.floating]
+
+
+class Prediction(NamedTuple):
+    """The labels found for each input, best first, without padding.
+
+    Attributes:
+        names: label names, one list an input.
+        scores: their scores, in the same order.
+    """
+
+    names: list[list[str]]
+    scores: list[list[float]]
+
+
+class Evaluation(NamedTuple):
+    """How well a model predicts a test set.
+
+    Attributes:
+        metrics: "P@1" and so on, in percent; see `elias_idx.metrics.evaluate`.
+        num_texts: how many texts were evaluated.
+        num_without_labels: how many of them have no label, and count in no metric.
+        unseen_labels: labels of the test set that no training text had, which can't be predicted.
+    """
+
+    metrics: dict[str, float]
+    num_texts: int
+    num_without_labels: int
+    unseen_labels: list[str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """An encoder and the index that searches its embeddings.
+
+    Attributes:
+        encoder: texts → embeddings.
+        index: embeddings → labels; it has label names.
+        label_counts: in how many training texts each label occurs, int64 [L].
+        num_training_texts: how many there were.
+        settings: the training configuration, for the record.
+    """
+
+    encoder: Encoder
+    index: Index
+    label_counts: npt.NDArray[np.int64]
+    num_training_texts: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def encode(self, texts: Inputs) -> npt.NDArray[np.float32]:
+        """The texts' embeddings, float32 [N, D].
+
+        A model with precomputed embeddings takes those instead of texts.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of strings; put a single text in a list")
+        return self.encoder.encode(texts)
+
+    def predict(
+        self,
+        texts: Inputs,
+        k: int = 10,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> Prediction:
+        """The k best labels of each text.
+
+        Args:
+            texts: N texts (embeddings [N, D] for a model with precomputed ones).
+            k: labels a text; fewer come back where fewer are reachable.
+            beam_size: as in `Index.search`.
+            shortlist_size: as in `Index.search`.
+            num_threads: as in `Index.search`.
+        """
+        found = self.index.search(
+            self.encode(texts), k, beam_size=beam_size, shortlist_size=shortlist_size, num_threads=num_threads
+        )
+        counts = (found.labels >= 0).sum(1)
+        names = self.index.names(found.labels)
+        return Prediction(
+            [row[:count].tolist() for row, count in zip(names, counts, strict=True)],
+            [row[:count].tolist() for row, count in zip(found.scores, counts, strict=True)],
+        )
+
+    def evaluate(
+        self,
+        texts: Inputs,
+        labels: Sequence[Sequence[str]],
+        *,
+        ks: Sequence[int] = (1, 3, 5),
+        recall_ks: Sequence[int] = (10, 100),
+        propensity: tuple[float, float] = (0.55, 1.5),
+        num_threads: int | None = None,
+    ) -> Evaluation:
+        """Searches the texts' labels and compares them to the true ones.
+
+        Args:
+            texts: N texts.
+            labels: the true labels of each; those unseen in training count in the denominators.
+            ks: cut-offs of precision and nDCG.
+            recall_ks: cut-offs of recall.
+            propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
+            num_threads: as in `Index.search`.
+        """
+        assert self.index.label_names is not None
+        relevant, unseen = LabelVocabulary(self.index.label_names).matrix_with_unseen(labels)
+        found = self.index.search(self.encode(texts), max(*ks, *recall_ks), num_threads=num_threads)
+        counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
+        metrics = evaluate(
+            found.labels,
+            relevant,
+            ks=ks,
+            recall_ks=recall_ks,
+            inverse_propensity=inverse_propensities(counts, self.num_training_texts, *propensity),
+        )
+        without_labels = int((np.diff(relevant.indptr) == 0).sum())
+        return Evaluation(metrics, len(labels), without_labels, unseen)
+
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Writes the model's folder beside `path` and moves it there when it is whole.
+
+        Raises:
+            FileExistsError: there is something at `path` and `overwrite` is False.
+            OSError: the folder can't be written; nothing is left behind.
+        """
+        path = Path(path).absolute()
+        check_replaceable(path, overwrite)
+        partial = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            self._write(partial)
+            _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        (folder / "encoder").mkdir()
+        self.encoder.save(folder / "encoder")
+        self.index.save(folder / "index")
+        save_file({"counts": self.label_counts}, folder / "labels.safetensors")
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "written_by": f"elias_idx {__version__}",
+            "encoder": self.encoder.kind,
+            "num_training_texts": self.num_training_texts,
+            "settings": dict(self.settings),
+        }
+        (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], mmap: bool = True) -> Model:
+        """Opens a model's folder.
+
+        Args:
+            path: the folder.
+            mmap: whether the index is mapped instead of read into memory.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            FormatError: the folder is no model, is damaged, or comes from a newer version.
+        """
+        folder = Path(path)
+        content = _read_description(folder)
+        try:
+            encoder = load_encoder(content["encoder"], folder / "encoder")
+            counts = load_file(folder / "labels.safetensors")["counts"]
+            index = Index.load(folder / "index", mmap=mmap)
+            if (len(counts), encoder.dim) != (index.num_labels, index.dim):
+                raise ValueError(
+                    f"{len(counts)} label counts and an encoder of size {encoder.dim} stand beside an index "
+                    f"of {index.num_labels} labels and size {index.dim}"
+                )
+            return cls(encoder, index, counts, content["num_training_texts"], content["settings"])
+        except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{folder}: the model is damaged: {error}") from error
+
+
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raises FileExistsError if a model must not be written to `path`: only models are ever replaced."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
+    if not (path / "model.json").is_file():
+        raise FileExistsError(f"{path} is no model, so it won't be overwritten: move it away first")
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no model at {folder}")
+    try:
+        content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FormatError(f"{folder} is no model: it has no model.json") from error
+    except ValueError as error:
+        raise FormatError(f"{folder}/model.json is damaged: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FormatError(f"{folder}/model.json does not describe an elias_idx model")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{folder} has model format {content.get('format_version')}, this elias_idx reads {FORMAT_VERSION}: "
+            "upgrade elias_idx"
+        )
+    return content

@@ -1,0 +1,13 @@
+"""Training, in the order in which it happens.
+
+encoders                trainable halves of the encoders
+clustering              stage 0: labels → clusters
+stage1                  classifiers over the fixed clusters
+approximate_adjacency   which labels each cluster may lead to
+stage2                  the adjacency learned with the rest
+pipeline                all of it, from texts to a saved model
+"""
+
+from elias_idx.train.pipeline import EpochResult, IfExists, TrainingSet, train_model
+
+__all__ = ["EpochResult", "IfExists", "TrainingSet", "train_model"]

@@ -1,0 +1,265 @@
+"""The trainable two-stage model: cluster classifiers, adjacency, label classifiers, and their search.
+
+Q queries, D embedding size, C clusters, L labels, κ labels kept per cluster, B beam, S shortlist.
+Equations: Gupta et al., "ELIAS: End-to-End Learning to Index and Search in Large Output Spaces", NeurIPS 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from elias_idx.train.ragged import Ragged
+from elias_idx.train.sparse_ops import sampled_dots
+
+_LARGEST_ID = 2**32 - 1
+_EXCLUDED_LOGIT = -1e30
+
+
+class Adjacency(nn.Module):
+    """The sparse cluster → label matrix A, fixed (all weights 1) or learned.
+
+    Rows are padded to κ entries. Learned: a_{c,l} = min(1, β · softmax over the row's logits).
+
+    Args:
+        rows: the label ids of each cluster.
+        num_labels: L.
+        logits: initial logits of the entries of each row; None fixes all weights at 1.
+        beta: β.
+    """
+
+    labels: Tensor
+    present: Tensor
+    best_cluster: Tensor
+    label_indptr: Tensor
+    label_slots: Tensor
+
+    def __init__(
+        self,
+        rows: Sequence[npt.NDArray[np.integer]],
+        num_labels: int,
+        logits: Sequence[npt.NDArray[np.float32]] | None = None,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_labels = num_labels
+        self.beta = beta
+        width = max(1, max(map(len, rows)))
+        labels, present = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), bool)
+        start = np.zeros((len(rows), width), np.float32)
+        for cluster, row in enumerate(rows):
+            labels[cluster, : len(row)] = row
+            present[cluster, : len(row)] = True
+            if logits is not None:
+                start[cluster, : len(row)] = logits[cluster]
+        self.register_buffer("labels", torch.from_numpy(labels))
+        self.register_buffer("present", torch.from_numpy(present))
+        self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64))
+        self.logits = None if logits is None else nn.Parameter(torch.from_numpy(start))
+        entries = self.labels[self.present]
+        self.disjoint = len(entries.unique()) == len(entries)
+        # The transpose: for each label the slots (cluster · κ + position) of its entries.
+        slots, by_label = self.present.flatten().nonzero()[:, 0], entries.sort(stable=True)
+        counts = torch.bincount(entries, minlength=num_labels)
+        self.register_buffer("label_indptr", torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
+        self.register_buffer("label_slots", slots[by_label.indices])
+        self.refresh_best_cluster()
+
+    @property
+    def num_clusters(self) -> int:
+        """C."""
+        return len(self.labels)
+
+    @property
+    def labels_per_cluster(self) -> int:
+        """κ, the padded length of the rows."""
+        return self.labels.shape[1]
+
+    def weights(self) -> Tensor:
+        """a_{c,l} of every entry, [C, κ]; 0 where a row is padded."""
+        if self.logits is None:
+            return self.present.float()
+        # A finite filling, since the gradient of a row of nothing but −inf would be NaN.
+        softmax = self.logits.masked_fill(~self.present, _EXCLUDED_LOGIT).softmax(1)
+        return (self.beta * softmax).clamp(max=1.0) * self.present
+
+    def slots_of(self, labels: Tensor) -> Ragged:
+        """The slots (cluster · κ + position) of each label's entries, as the indices of a ragged matrix."""
+        slots = self.label_slots
+        return Ragged(self.label_indptr, slots, torch.ones_like(slots), self.present.numel()).take(labels)
+
+    @torch.no_grad()
+    def refresh_best_cluster(self) -> None:
+        """Sets `best_cluster` [L]: the cluster with a label's largest weight (the smaller id if equal), −1 for none."""
+        weights = self.weights()[self.present]
+        clusters = torch.arange(self.num_clusters, device=weights.device)[:, None].expand_as(self.present)[self.present]
+        keys = pack(weights, clusters)
+        best = keys.new_full((self.num_labels,), -1).scatter_reduce_(0, self.labels[self.present], keys, "amax")
+        self.best_cluster.copy_(torch.where(best >= 0, unpack_id(best), -1))
+
+    def to_csr(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """(indptr, indices, data) of A without the entries whose weight underflows to 0."""
+        with torch.no_grad():
+            weights = self.weights().cpu().numpy()
+        kept = self.present.cpu().numpy() & (weights > 0)
+        indptr = np.concatenate([[0], kept.sum(1).cumsum()])
+        return indptr, self.labels.cpu().numpy()[kept], weights[kept]
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Pairs of a query and a shortlisted label.
+
+    Attributes:
+        pattern: [Q, L], one entry a pair, each row's labels ascending.
+        path_scores: s_l of each pair, [E]; differentiable.
+    """
+
+    pattern: Ragged
+    path_scores: Tensor
+
+
+class EliasNetwork(nn.Module):
+    """Cluster classifiers, adjacency and label classifiers over query embeddings.
+
+    Args:
+        dim: D.
+        adjacency: A.
+        alpha: α, the factor on the cluster softmax.
+        label_bias: the initial b_L.
+    """
+
+    def __init__(self, dim: int, adjacency: Adjacency, *, alpha: float, label_bias: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.clusters = nn.Linear(dim, adjacency.num_clusters)
+        self.adjacency = adjacency
+        self.label_weights = nn.Parameter(torch.zeros(adjacency.num_labels, dim))
+        self.label_bias = nn.Parameter(torch.full((adjacency.num_labels, 1), label_bias))
+
+    def cluster_scores(self, embeddings: Tensor) -> Tensor:
+        """s_c = min(1, α · softmax_c(W_C e + b_C)); [Q, D] → [Q, C]."""
+        return (self.alpha * self.clusters(embeddings).softmax(1)).clamp(max=1.0)
+
+    def shortlist(self, cluster_scores: Tensor, beam: Tensor, weights: Tensor, size: int) -> Shortlist:
+        """The `size` labels with the best paths s_c · a_{c,l} from each query's beam; a label keeps its best path.
+
+        Args:
+            cluster_scores: s_c, [Q, C].
+            beam: cluster ids, [Q, B], padded with −1.
+            weights: `adjacency.weights()`, [C, κ].
+            size: S.
+        """
+        width = self.adjacency.labels_per_cluster
+        with torch.no_grad():
+            clusters = beam.clamp_min(0)
+            paths = cluster_scores.gather(1, clusters)[:, :, None] * weights[clusters]
+            reached = self.adjacency.present[clusters] & (beam >= 0)[:, :, None]
+            keys = pack(paths, self.adjacency.labels[clusters]).masked_fill(~reached, -1).flatten(1)
+            best, position = _largest_distinct(keys, size, disjoint=self.adjacency.disjoint)
+            slots = clusters.gather(1, position // width) * width + position % width
+            # Ascending labels, with the padding behind them.
+            labels, order = torch.where(best >= 0, unpack_id(best), self.adjacency.num_labels).sort(1)
+            found = labels < self.adjacency.num_labels
+            slots, labels = slots.gather(1, order)[found], labels[found]
+            indptr = torch.cat([found.new_zeros(1, dtype=torch.int64), found.sum(1).cumsum(0)])
+            pattern = Ragged(indptr, labels, torch.zeros(len(labels), device=labels.device), self.adjacency.num_labels)
+        path_scores = cluster_scores[pattern.owners(), slots // width] * weights.flatten()[slots]
+        return Shortlist(pattern, path_scores)
+
+    def best_paths(self, cluster_scores: Tensor, beam: Tensor, weights: Tensor, positives: Ragged) -> Tensor:
+        """s_l of the given labels that the beam reaches, cut off by no shortlist; [reached] of the E labels.
+
+        Args:
+            cluster_scores: s_c, [Q, C].
+            beam: cluster ids, [Q, B], padded with −1.
+            weights: `adjacency.weights()`, [C, κ].
+            positives: E labels of the Q queries.
+        """
+        slots = self.adjacency.slots_of(positives.indices)
+        entries, clusters = slots.owners(), slots.indices // self.adjacency.labels_per_cluster
+        queries = positives.owners()[entries]
+        in_beam = (beam[queries] == clusters[:, None]).any(1)
+        paths = cluster_scores[queries[in_beam], clusters[in_beam]] * weights.flatten()[slots.indices[in_beam]]
+        best = paths.new_full((len(positives.indices),), -1.0)
+        best = best.scatter_reduce(0, entries[in_beam], paths, "amax")
+        return best[best >= 0]
+
+    def label_logits(self, embeddings: Tensor, pattern: Ragged, skip_below: float = 0.0) -> Tensor:
+        """Z = w_l · e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
+        return sampled_dots(embeddings, self.label_weights, self.label_bias, pattern, skip_below)
+
+    @torch.no_grad()
+    def search(self, embeddings: Tensor, k: int, beam_size: int, shortlist_size: int) -> tuple[Tensor, Tensor]:
+        """The search of the paper in torch: (label ids, scores), each [Q, k], padded with −1 and 0.
+
+        Equal scores are ordered by the smaller id at every step, as the index does.
+        """
+        cluster_scores = self.cluster_scores(embeddings)
+        beam = top_clusters(cluster_scores, beam_size)
+        found = self.shortlist(cluster_scores, beam, self.adjacency.weights(), shortlist_size)
+        scores = found.path_scores * self.label_logits(embeddings, found.pattern).sigmoid()
+        keys = found.pattern.padded(pack(scores, found.pattern.indices), fill=-1)
+        best = keys.topk(min(k, keys.shape[1]), dim=1).values
+        best = nn.functional.pad(best, (0, k - best.shape[1]), value=-1)
+        return torch.where(best >= 0, unpack_id(best), -1), torch.where(best >= 0, unpack_score(best), 0.0)
+
+
+def top_clusters(cluster_scores: Tensor, beam_size: int) -> Tensor:
+    """The `beam_size` clusters with the highest scores, the smaller id first where equal; [Q, C] → [Q, B]."""
+    ids = torch.arange(cluster_scores.shape[1], device=cluster_scores.device)
+    keys = pack(cluster_scores.detach(), ids.expand_as(cluster_scores))
+    return unpack_id(keys.topk(min(beam_size, len(ids)), dim=1).values)
+
+
+def pack(scores: Tensor, ids: Tensor) -> Tensor:
+    """Scores and ids as int64 keys: a larger key is a higher score, or an equal one with a smaller id.
+
+    Args:
+        scores: not negative, float32.
+        ids: below 2³² − 1, of the same shape.
+    """
+    return (scores.contiguous().view(torch.int32).long() << 32) | (_LARGEST_ID - ids)
+
+
+def unpack_id(keys: Tensor) -> Tensor:
+    """The ids that `pack` put into the keys."""
+    return _LARGEST_ID - (keys & _LARGEST_ID)
+
+
+def unpack_score(keys: Tensor) -> Tensor:
+    """The float32 scores that `pack` put into the keys."""
+    return (keys >> 32).int().view(torch.float32)
+
+
+def _largest_distinct(keys: Tensor, count: int, *, disjoint: bool) -> tuple[Tensor, Tensor]:
+    """The `count` largest keys with distinct ids in each row, and where they stand; −1 where there are fewer.
+
+    The largest keys are looked at first, and more of them only when repeated ids leave too few: the result is
+    exact, and does not need a row as long as the number of labels.
+
+    Args:
+        keys: packed scores and ids, −1 for padding; [Q, M].
+        count: how many.
+        disjoint: whether no id can stand in a row twice.
+    """
+    width = keys.shape[1]
+    considered = min(width, count if disjoint else 4 * count)
+    while True:
+        best, position = keys.topk(considered, dim=1)
+        if disjoint:
+            return best, position
+        # A stable sort by id leaves the best of equal ids first.
+        ids, order = unpack_id(best).sort(dim=1, stable=True)
+        repeated = torch.zeros_like(best, dtype=torch.bool)
+        repeated.scatter_(1, order[:, 1:], ids[:, 1:] == ids[:, :-1])
+        distinct = best.masked_fill(repeated, -1)
+        if considered == width or bool(((distinct >= 0).sum(1) >= count).all()):
+            best, inner = distinct.topk(min(count, considered), dim=1)
+            return best, position.gather(1, inner)
+        considered = min(width, 2 * considered)

@@ -1,0 +1,253 @@
+"""The command line, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import elias_idx
+from elias_idx import Model
+from elias_idx.cli.commands import cli
+from elias_idx.data import read_rows, write_rows
+from helpers_training import TINY, topic_texts
+
+
+def run(*arguments, expect=0):
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == expect, result.output + repr(result.exception)
+    return result
+
+
+def write_set(path, seed=0):
+    texts, labels = topic_texts(seed=seed)
+    write_rows(path, ({"text": text, "labels": row} for text, row in zip(texts, labels, strict=True)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a training and a test set, settings and a trained model."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_set(folder / "train.jsonl")
+    write_set(folder / "test.jsonl", seed=1)
+    settings = {name: value for name, value in asdict(TINY).items() if isinstance(value, (int, float, str))}
+    (folder / "tiny.toml").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    run(
+        "train", folder / "train.jsonl", "--dev", folder / "test.jsonl", "--out", folder / "model",
+        "--config", folder / "tiny.toml", "--seed", 3,
+    )  # fmt: skip
+    return folder
+
+
+def test_options_take_precedence_over_the_file(folder):
+    settings = Model.load(folder / "model").settings
+    assert settings["seed"] == 3
+    assert settings["dim"] == TINY.dim
+
+
+def test_training_reports_every_epoch_with_the_dev_set(folder, tmp_path):
+    result = run(
+        "train", folder / "train.jsonl", "--dev", folder / "test.jsonl", "--out", tmp_path / "model",
+        "--config", folder / "tiny.toml",
+    )  # fmt: skip
+    lines = [line for line in result.stderr.splitlines() if line.startswith("stage")]
+    assert [line.split(":")[0] for line in lines] == [
+        "stage 1, epoch 1 of 3", "stage 1, epoch 2 of 3", "stage 1, epoch 3 of 3",
+        "stage 2, epoch 1 of 2", "stage 2, epoch 2 of 2",
+    ]  # fmt: skip
+    assert all("dev P@1" in line for line in lines)
+
+
+def test_predictions_come_in_order_and_ignore_other_fields(folder, tmp_path):
+    out = tmp_path / "out.jsonl"
+    texts = [row.text for row in read_rows(folder / "test.jsonl")][:7]
+    write_rows(tmp_path / "in.jsonl", ({"id": number, "text": text} for number, text in enumerate(texts)))
+    run("predict", folder / "model", tmp_path / "in.jsonl", "--out", out, "--k", 3)
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    expected = Model.load(folder / "model").predict(texts, 3)
+    assert [row["labels"] for row in rows] == expected.names
+    assert [row["scores"] for row in rows] == expected.scores
+    assert all(set(row) == {"labels", "scores"} for row in rows)
+
+
+def test_evaluation_as_json_matches_the_library(folder):
+    result = run("evaluate", folder / "model", folder / "test.jsonl", "--json")
+    rows = list(read_rows(folder / "test.jsonl"))
+    expected = Model.load(folder / "model").evaluate([row.text for row in rows], [row.labels for row in rows])
+    assert json.loads(result.stdout)["metrics"] == pytest.approx(expected.metrics)
+    assert {"P@1", "nDCG@3", "R@100", "PSP@5", "PSnDCG@5"} <= expected.metrics.keys()
+
+
+def test_evaluation_reports_labels_never_seen(folder, tmp_path):
+    write_rows(tmp_path / "odd.jsonl", [{"text": "topic1x", "labels": ["t1", "new"]}, {"text": "x", "labels": []}])
+    result = run("evaluate", folder / "model", tmp_path / "odd.jsonl")
+    assert "1 labels never seen in training" in result.stdout
+    assert "2 texts, 1 of them without labels" in result.stdout
+
+
+def test_info_describes_models_and_indexes(folder):
+    result = run("info", folder / "model")
+    assert "labels      45" in result.stdout
+    assert "bag, 16 dimensions" in result.stdout
+    assert "labels      45" in run("info", folder / "model" / "index").stdout
+
+
+def test_existing_outputs_are_refused_unless_asked(folder, tmp_path):
+    result = run("train", folder / "train.jsonl", "--out", folder / "model", expect=1)
+    assert "exists: choose another path" in result.output
+    out = tmp_path / "out.jsonl"
+    out.write_text("mine")
+    result = run("predict", folder / "model", folder / "test.jsonl", "--out", out, expect=1)
+    assert "give --overwrite" in result.output
+    assert out.read_text() == "mine"
+    run("predict", folder / "model", folder / "test.jsonl", "--out", out, "--overwrite")
+    assert len(out.read_text().splitlines()) == len(topic_texts()[0])
+
+
+def test_embeddings_take_the_place_of_texts(folder, tmp_path):
+    embeddings = Model.load(folder / "model").encode([row.text for row in read_rows(folder / "train.jsonl")])
+    np.save(tmp_path / "train.npy", embeddings)
+    run(
+        "train", folder / "train.jsonl", "--embeddings", tmp_path / "train.npy", "--out", tmp_path / "model",
+        "--config", folder / "tiny.toml", "--encoder", "precomputed",
+    )  # fmt: skip
+    run("predict", tmp_path / "model", tmp_path / "train.npy", "--out", tmp_path / "out.jsonl", "--k", 2)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(embeddings)
+    result = run(
+        "evaluate",
+        tmp_path / "model",
+        folder / "train.jsonl",
+        "--embeddings",
+        tmp_path / "train.npy",
+        "--json",
+    )
+    assert json.loads(result.stdout)["metrics"]["P@1"] > 80
+    result = run("predict", tmp_path / "model", folder / "test.jsonl", "--out", tmp_path / "no.jsonl", expect=1)
+    assert "takes an array of embeddings" in result.output
+    np.save(tmp_path / "short.npy", embeddings[:5])
+    result = run(
+        "evaluate",
+        tmp_path / "model",
+        folder / "train.jsonl",
+        "--embeddings",
+        tmp_path / "short.npy",
+        expect=1,
+    )
+    assert "has 5 rows" in result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the training set is empty"),
+        ('{"text": "a", "labels": ["x"]}\n{"text": "b"}\n', "bad.jsonl:2: the row has no 'labels'"),
+        ('{"labels": ["x"]}\n', "bad.jsonl:1: the row has no 'text'"),
+    ],
+)
+def test_bad_training_files_are_explained(tmp_path, content, message):
+    (tmp_path / "bad.jsonl").write_text(content)
+    result = run("train", tmp_path / "bad.jsonl", "--out", tmp_path / "model", expect=1)
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dim", "0"], "dim must be at least 1"),
+        (["--dim", "big"], "not a valid int"),
+        (["--resume", "--overwrite"], "give one of them"),
+        (["--num-clusters", "100000"], "only 45 labels"),
+    ],
+)
+def test_bad_options_are_explained(folder, tmp_path, options, message):
+    result = CliRunner().invoke(cli, ["train", str(folder / "train.jsonl"), "--out", str(tmp_path / "m"), *options])
+    assert result.exit_code != 0
+    assert message in result.output
+
+
+def test_a_model_that_is_none_is_explained(tmp_path, folder):
+    result = run("predict", tmp_path, folder / "test.jsonl", "--out", tmp_path / "out.jsonl", expect=1)
+    assert "is no model" in result.output
+    assert "there is no model" in run("info", tmp_path / "none", expect=1).output
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["evaluate"], ["info"], ["demo"]])
+def test_every_command_explains_itself(command):
+    output = run(*command, "--help").output
+    assert "Usage:" in output
+    if command:
+        assert "elias-idx " + command[0] in output
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
+    arguments = [
+        "train",
+        folder / "train.jsonl",
+        "--out",
+        tmp_path / "model",
+        "--config",
+        folder / "tiny.toml",
+    ]
+    command = [sys.executable, "-c", "from elias_idx.cli import main; main()", *map(str, arguments)]
+    process = subprocess.Popen([*command, "--stage1-epochs", "2000"], stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert checkpoint.exists()
+    assert not (tmp_path / "model").exists()
+    result = run(*arguments, "--stage1-epochs", 2000, expect=1)
+    assert "unfinished run" in result.output
+    assert "other values of stage1_epochs" in run(*arguments, "--stage1-epochs", 2, "--resume", expect=1).output
+
+
+@pytest.mark.parametrize("blocked", ["torch", "click", "sklearn"])
+def test_without_the_extra_the_command_says_what_to_install(tmp_path, blocked):
+    script = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name.split('.')[0] == {blocked!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from elias_idx.cli import main\n"
+        "main()\n"
+    )
+    arguments = ["train", str(write_set(tmp_path / "train.jsonl")), "--out", str(tmp_path / "model")]
+    found = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert "pip install 'elias_idx[train]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_serving_imports_numpy_alone():
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'scipy', 'sklearn', 'safetensors', 'tqdm', 'click'): sys.modules[name] = None\n"
+        "import numpy as np, elias_idx\n"
+        "w = np.eye(2, dtype=np.float32)\n"
+        "a = (np.array([0, 1, 2]), np.array([0, 1]), np.ones(2, np.float32))\n"
+        "index = elias_idx.Index.build(w, np.zeros(2), a, w, np.zeros(2))\n"
+        "print(index.search(w, 1).labels.ravel())\n"
+    )
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.strip() == "[0 1]"
+
+
+def test_the_version_is_the_package_s():
+    assert elias_idx.__version__ in run("--version").output

@@ -1,0 +1,59 @@
+"""Texts as tf-idf vectors."""
+
+import numpy as np
+import pytest
+
+from elias_idx.errors import DataError
+from elias_idx.features import FeatureConfig, TextFeatures
+
+TEXTS = [
+    "acute viral hepatitis",
+    "chronic viral hepatitis b",
+    "fracture of the femur",
+    "open fracture of the tibia",
+]
+
+
+def test_rows_have_unit_length_and_unknown_texts_none():
+    features = TextFeatures(FeatureConfig())
+    matrix = features.fit_transform(TEXTS)
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (4, features.num_features)
+    assert np.asarray(matrix.multiply(matrix).sum(1)).ravel() == pytest.approx(np.ones(4), abs=1e-5)
+    assert features.transform(["", "qqq"]).nnz == 0
+
+
+def test_transform_repeats_what_fitting_gave():
+    features = TextFeatures(FeatureConfig())
+    matrix = features.fit_transform(TEXTS)
+    assert abs(features.transform(TEXTS) - matrix).max() < 1e-6
+
+
+def test_saved_features_load_and_give_the_same(tmp_path):
+    features = TextFeatures(FeatureConfig(word_ngrams=(1, 1), char_ngrams=(2, 3)))
+    matrix = features.fit_transform(TEXTS)
+    features.save(tmp_path)
+    loaded = TextFeatures.load(tmp_path)
+    assert loaded.config == features.config
+    assert abs(loaded.transform(TEXTS) - matrix).max() < 1e-6
+
+
+@pytest.mark.parametrize(("words", "chars"), [((0, 0), (3, 4)), ((1, 2), (0, 0))])
+def test_either_kind_of_n_gram_can_be_left_out(tmp_path, words, chars):
+    features = TextFeatures(FeatureConfig(words, chars))
+    matrix = features.fit_transform(TEXTS)
+    features.save(tmp_path)
+    assert abs(TextFeatures.load(tmp_path).transform(TEXTS) - matrix).max() < 1e-6
+
+
+def test_rare_n_grams_are_left_out():
+    every, frequent = (TextFeatures(FeatureConfig((1, 1), (0, 0), min_word_texts=least)) for least in (1, 2))
+    every.fit_transform(TEXTS)
+    frequent.fit_transform(TEXTS)
+    # viral, hepatitis, fracture, of, the stand in two texts each.
+    assert (every.num_features, frequent.num_features) == (11, 5)
+
+
+def test_texts_without_features_are_an_error():
+    with pytest.raises(DataError, match="no features"):
+        TextFeatures(FeatureConfig()).fit_transform(["", "  "])

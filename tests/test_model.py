@@ -1,0 +1,140 @@
+"""Models as folders: saving, loading, predicting, evaluating."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from elias_idx import Index, Model
+from elias_idx.errors import FormatError
+from elias_idx.train import TrainingSet, train_model
+from helpers_training import TINY, topic_texts
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model"
+    train_model(TrainingSet(*topic_texts()), path, TINY)
+    return path
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def test_predictions_are_the_search_of_the_encoded_texts(saved):
+    model = Model.load(saved)
+    texts = topic_texts(seed=1)[0][:20]
+    found = model.predict(texts, 4)
+    direct = model.index.search(model.encode(texts), 4)
+    assert found.names == model.index.names(direct.labels).tolist()
+    assert np.array(found.scores, np.float32) == pytest.approx(direct.scores)
+    assert model.encode(texts).dtype == np.float32
+
+
+def test_predictions_have_no_padding(saved):
+    model = Model.load(saved)
+    found = model.predict(["topic1x"], 1000, beam_size=1)
+    assert 0 < len(found.names[0]) == len(found.scores[0]) < 1000
+    assert model.predict([], 3) == ([], [])
+
+
+def test_the_index_opens_without_the_rest(saved):
+    assert Index.load(saved / "index").num_labels == Model.load(saved).index.num_labels
+
+
+def test_a_single_string_is_an_error(saved):
+    with pytest.raises(TypeError, match="put a single text in a list"):
+        Model.load(saved).predict("topic1x", 3)
+
+
+def test_evaluation_counts_unseen_labels_and_texts_without_labels(saved):
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    plain = model.evaluate(texts, labels)
+    assert plain.num_texts == len(texts)
+    assert plain.unseen_labels == []
+    assert plain.num_without_labels == 0
+    with_unseen = model.evaluate([*texts, "nothing"], [*([*row, "never seen"] for row in labels), []])
+    assert with_unseen.unseen_labels == ["never seen"]
+    assert with_unseen.num_without_labels == 1
+    # One more label a text that nothing finds: recall drops by a third.
+    assert with_unseen.metrics["R@10"] == pytest.approx(plain.metrics["R@10"] * 2 / 3)
+    assert with_unseen.metrics["P@1"] == plain.metrics["P@1"]
+    assert with_unseen.metrics["PSP@1"] < plain.metrics["PSP@1"]
+
+
+def test_a_loaded_model_saves_again_and_predicts_the_same(saved, tmp_path):
+    model = Model.load(saved)
+    model.save(tmp_path / "again")
+    again = Model.load(tmp_path / "again")
+    texts = topic_texts(seed=1)[0][:10]
+    assert again.predict(texts, 5) == model.predict(texts, 5)
+    assert again.settings == model.settings
+    assert again.num_training_texts == model.num_training_texts
+    with pytest.raises(FileExistsError):
+        model.save(tmp_path / "again")
+    model.save(tmp_path / "again", overwrite=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_model_can_be_saved_over_itself(copy):
+    model = Model.load(copy)
+    texts = topic_texts(seed=1)[0][:10]
+    before = model.predict(texts, 5)
+    model.save(copy, overwrite=True)
+    assert model.predict(texts, 5) == before == Model.load(copy).predict(texts, 5)
+
+
+def test_nothing_there_and_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model at"):
+        Model.load(tmp_path / "none")
+    with pytest.raises(FormatError, match="is no model"):
+        Model.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FormatError, match="is no model"):
+        Model.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "model format 2, this elias_idx reads 1: upgrade"),
+        ({"format": "other"}, "does not describe an elias_idx model"),
+        ({"encoder": "quantum"}, "unknown encoder 'quantum'"),
+    ],
+)
+def test_foreign_and_newer_models_are_refused_by_name(copy, change, message):
+    description = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(description | change))
+    with pytest.raises(FormatError, match=message):
+        Model.load(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "labels.safetensors",
+        "encoder/bag.json",
+        "encoder/bag.safetensors",
+        "encoder/features.json",
+        "index/index.json",
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_models_are_explained(copy, name, damage):
+    path = copy / name
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FormatError):
+        Model.load(copy)
+
+
+def test_a_model_json_that_is_no_json(copy):
+    (copy / "model.json").write_text("{")
+    with pytest.raises(FormatError, match=r"model\.json is damaged"):
+        Model.load(copy)

@@ -1,0 +1,85 @@
+"""The adjacency between the stages against the dense count matrix."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from elias_idx.config import Config
+from elias_idx.train.approximate_adjacency import approximate_adjacency
+from elias_idx.train.epoch import Trainee
+from elias_idx.train.network import Adjacency, EliasNetwork, top_clusters
+from elias_idx.train.ragged import Ragged
+from elias_idx.train.stage2 import first_logits, start_stage2
+
+NUM_TEXTS, NUM_LABELS, NUM_CLUSTERS, DIM = 60, 30, 5, 4
+
+
+class FixedEmbeddings(nn.Module):
+    def __init__(self, embeddings):
+        super().__init__()
+        self.embeddings = embeddings
+
+    def forward(self, rows):
+        return self.embeddings[rows]
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    labels = sp.random(NUM_TEXTS, NUM_LABELS, 0.15, "csr", np.float32, rng)
+    labels.data[:] = 1
+    labels.sort_indices()
+    clusters = np.split(rng.permutation(NUM_LABELS), NUM_CLUSTERS)
+    network = EliasNetwork(DIM, Adjacency(clusters, NUM_LABELS), alpha=2.0, label_bias=0.0)
+    embeddings = torch.randn(NUM_TEXTS, DIM)
+    config = Config(labels_per_cluster=9, train_beam_size=2, beta=5.0)
+    trainee = Trainee(FixedEmbeddings(embeddings), network, Ragged.from_scipy(labels, torch.device("cpu")), config)
+    return trainee, labels, clusters, embeddings
+
+
+def test_pattern_holds_own_labels_and_the_largest_counts(trained):
+    trainee, labels, clusters, embeddings = trained
+    pattern = approximate_adjacency(trainee, labels)
+    scores = trainee.network.cluster_scores(embeddings).detach()
+    beam = top_clusters(scores, 2)
+    kept = torch.zeros_like(scores).scatter_(1, beam, scores.gather(1, beam)).numpy()
+    counts = kept.T @ labels.toarray()
+    frequency = np.maximum(1, labels.toarray().sum(0))
+    for cluster in range(NUM_CLUSTERS):
+        entries = slice(pattern.indptr[cluster], pattern.indptr[cluster + 1])
+        found, own = pattern.labels[entries], pattern.own[entries]
+        assert set(found[own]) == set(clusters[cluster])
+        others = [label for label in range(NUM_LABELS) if label not in clusters[cluster] and counts[cluster, label] > 0]
+        others.sort(key=lambda label: (-counts[cluster, label], label))
+        assert found[~own].tolist() == others[: 9 - own.sum()]
+        assert pattern.share[entries] == pytest.approx(counts[cluster, found] / frequency[found], abs=1e-4)
+
+
+def test_partition_start_puts_own_labels_ahead(trained):
+    trainee, labels, _, _ = trained
+    pattern = approximate_adjacency(trainee, labels)
+    logits = first_logits(pattern, "partition", seed=0)
+    assert not logits[pattern.own].any()
+    assert (logits[~pattern.own] < np.log(0.11)).all()
+
+
+def test_uniform_start_lies_between_0_and_1_and_follows_the_seed(trained):
+    trainee, labels, _, _ = trained
+    pattern = approximate_adjacency(trainee, labels)
+    first, again, other = (first_logits(pattern, "uniform", seed) for seed in (0, 0, 1))
+    assert ((first >= 0) & (first < 1)).all()
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_stage_2_learns_this_pattern(trained):
+    trainee, labels, _, _ = trained
+    pattern = approximate_adjacency(trainee, labels)
+    adjacency = start_stage2(trainee, pattern).network.adjacency
+    indptr, indices, _ = adjacency.to_csr()
+    assert np.array_equal(indptr, pattern.indptr)
+    assert np.array_equal(indices, pattern.labels)
+    assert adjacency.logits.requires_grad

@@ -1,0 +1,214 @@
+"""Training from texts to a saved model, on a small made-up task."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from elias_idx import Index, Model
+from elias_idx.config import Config
+from elias_idx.errors import ConfigError, DataError, FormatError
+from elias_idx.train import TrainingSet, train_model
+from elias_idx.train.checkpoint import Progress
+from helpers_training import TINY, topic_texts
+
+
+@pytest.fixture(scope="module")
+def data():
+    return TrainingSet(*topic_texts())
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pipeline") / "model"
+    results = []
+    train_model(data, out, TINY, on_epoch=lambda result: results.append((result.progress, result.loss)))
+    return out, results
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(progress):
+    def on_epoch(result):
+        if result.progress == progress:
+            raise Stopped
+
+    return on_epoch
+
+
+def arrays(path):
+    index = Index.load(path / "index")
+    return [
+        index.cluster_weights, index.cluster_bias, *index.adjacency, index.label_weights, index.label_bias,
+        Model.load(path).encoder.embeddings,
+    ]  # fmt: skip
+
+
+def test_the_model_learns_the_task(trained):
+    out, results = trained
+    texts, labels = topic_texts(seed=1)
+    result = Model.load(out).evaluate(texts, labels, ks=(1, 2), recall_ks=(5,))
+    assert result.metrics["P@2"] > 90
+    assert [progress for progress, _ in results] == [
+        Progress(1, 1),
+        Progress(1, 2),
+        Progress(1, 3),
+        Progress(2, 1),
+        Progress(2, 2),
+    ]
+    assert results[2][1] < results[0][1]
+
+
+def test_nothing_but_the_model_is_left(trained):
+    out, _ = trained
+    assert [entry.name for entry in out.parent.iterdir()] == ["model"]
+    assert sorted(entry.name for entry in out.iterdir()) == [
+        "encoder",
+        "index",
+        "labels.safetensors",
+        "model.json",
+    ]
+
+
+def test_the_same_seed_gives_the_same_model(data, trained, tmp_path):
+    train_model(data, tmp_path / "again", TINY)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(tmp_path / "again"), strict=True))
+
+
+@pytest.mark.parametrize("moment", [Progress(1, 1), Progress(1, 3), Progress(2, 1), Progress(2, 2)])
+def test_a_resumed_run_ends_like_an_undisturbed_one(data, trained, tmp_path, moment):
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train_model(data, out, TINY, on_epoch=stop_after(moment))
+    assert not out.exists()
+    seen = []
+    train_model(data, out, TINY, if_exists="resume", on_epoch=lambda result: seen.append(result.progress))
+    assert moment not in seen
+    assert Progress(1, 1) not in seen
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
+
+
+def test_stage_2_can_be_left_out(data, tmp_path):
+    model = train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=0))
+    assert (model.index.adjacency.data == 1).all()
+    assert len(model.index.adjacency.indices) == model.index.num_labels
+
+
+def test_an_unfinished_run_is_not_overwritten_unasked(data, tmp_path):
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train_model(data, out, TINY, on_epoch=stop_after(Progress(1, 1)))
+    with pytest.raises(FileExistsError, match="unfinished run"):
+        train_model(data, out, TINY)
+    with pytest.raises(ConfigError, match="other values of batch_size"):
+        train_model(data, out, replace(TINY, batch_size=16), if_exists="resume")
+    other = TrainingSet(data.inputs[:-1], data.labels[:-1])
+    with pytest.raises(ConfigError, match="other values of training data"):
+        train_model(other, out, TINY, if_exists="resume")
+
+
+def test_a_damaged_checkpoint_is_an_explained_error(data, tmp_path):
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train_model(data, out, TINY, on_epoch=stop_after(Progress(1, 1)))
+    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(FormatError, match="damaged: remove"):
+        train_model(data, out, TINY, if_exists="resume")
+
+
+def test_a_model_is_replaced_only_when_asked_and_only_by_a_whole_one(data, tmp_path):
+    out = tmp_path / "model"
+    train_model(data, out, TINY)
+    before = (out / "model.json").read_bytes()
+    with pytest.raises(FileExistsError):
+        train_model(data, out, TINY)
+    other = replace(TINY, seed=7)
+    with pytest.raises(Stopped):
+        train_model(data, out, other, if_exists="overwrite", on_epoch=stop_after(Progress(2, 2)))
+    assert (out / "model.json").read_bytes() == before
+    train_model(data, out, other, if_exists="overwrite")
+    assert json.loads((out / "model.json").read_text())["settings"]["seed"] == 7
+
+
+def test_only_models_are_replaced(data, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="is no model"):
+        train_model(data, tmp_path / "model", TINY, if_exists="overwrite")
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "precious"
+
+
+def test_missing_parent_folder_is_found_before_training(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        train_model(data, tmp_path / "no" / "model", TINY)
+
+
+def test_precomputed_embeddings_train_and_predict(tmp_path):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(30, 12))
+    topics = rng.integers(0, 30, 600)
+    embeddings = (centres[topics] + 0.1 * rng.normal(size=(600, 12))).astype(np.float32)
+    labels = [[f"t{topic}"] for topic in topics]
+    config = replace(TINY, encoder="precomputed", num_clusters=4, stage1_epochs=10)
+    model = train_model(TrainingSet(embeddings, labels), tmp_path / "model", config)
+    fresh = (centres + 0.1 * rng.normal(size=(30, 12))).astype(np.float32)
+    found = model.predict(fresh, 1)
+    assert np.mean([names == [f"t{topic}"] for topic, names in enumerate(found.names)]) > 0.9
+    with pytest.raises(DataError, match=r"float array \[N, 12\]"):
+        model.predict(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "message"),
+    [
+        ([], [], "empty"),
+        (["a"], [[]], "empty"),
+        (["a", "b"], [["x"]], "2 inputs, but labels for 1"),
+    ],
+)
+def test_sets_that_cant_be_trained_on(inputs, labels, message):
+    with pytest.raises(DataError, match=message):
+        TrainingSet(inputs, labels)
+
+
+def test_texts_without_any_feature_are_an_error(tmp_path):
+    with pytest.raises(DataError, match="no features"):
+        train_model(TrainingSet(["", " "], [["a"], ["b"]]), tmp_path / "model", Config(num_threads=1))
+
+
+def test_more_clusters_than_labels_are_an_error(data, tmp_path):
+    with pytest.raises(ConfigError, match="only 45 labels"):
+        train_model(data, tmp_path / "model", Config(num_clusters=46))
+
+
+@pytest.mark.parametrize("kind", ["nan", "ints", "flat"])
+def test_bad_embeddings_are_an_error(tmp_path, kind):
+    arrays = {"nan": np.full((2, 3), np.nan), "ints": np.ones((2, 3), int), "flat": np.ones(2)}
+    with pytest.raises(DataError):
+        train_model(TrainingSet(arrays[kind], [["a"], ["b"]]), tmp_path / "model", Config(encoder="precomputed"))
+
+
+def test_texts_without_labels_and_unknown_words_are_harmless(tmp_path):
+    texts, labels = topic_texts(num_topics=6, per_topic=8)
+    model = train_model(
+        TrainingSet([*texts, "", "alone"], [*labels, [], ["t0"]]),
+        tmp_path / "model",
+        replace(TINY, num_clusters=2),
+    )
+    found = model.predict(["", "zzz ööö", texts[0]], 3)
+    assert [len(names) for names in found.names] == [3, 3, 3]
+    assert np.isfinite(found.scores).all()
+
+
+@pytest.mark.gpu
+def test_training_runs_on_a_gpu(data, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    model = train_model(data, tmp_path / "model", replace(TINY, device="cuda"))
+    texts, labels = topic_texts(seed=1)
+    assert model.evaluate(texts, labels, ks=(1, 2), recall_ks=()).metrics["P@2"] > 90
