@@ -16,7 +16,6 @@ import torch
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import top_clusters
 
-
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 

@@ -17,13 +17,13 @@ import torch
 from elias_idx.config import Config
 from elias_idx.data import LabelVocabulary
 from elias_idx.errors import ConfigError, DataError
-from elias_idx.export import export_index
 from elias_idx.model import Inputs, Model, check_replaceable
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Progress, load_optimizers, load_trainee, read_progress, save_checkpoint
 from elias_idx.train.clustering import cluster_labels, default_num_clusters
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.epoch import Optimizers, train_epoch
+from elias_idx.train.export import export_index
 from elias_idx.train.stage1 import start_stage1
 from elias_idx.train.stage2 import start_stage2
 
