@@ -72,10 +72,14 @@ def sigmoid(z: Array) -> Array:
 
 
 def cluster_scores(parts: Parts, query: Array) -> Array:
-    """Step 1 for one query: s_c [C]."""
+    """Step 1 for one query: s_c [C].
+
+    Scores that underflow to 0 in float32 tie there, which decides the beam, so they are 0 here too.
+    """
     logits = parts.cluster_weights.astype(np.float64) @ query + parts.cluster_bias
     exps = np.exp(logits - logits.max())
-    return np.minimum(1.0, parts.alpha * exps / exps.sum())
+    scores = np.minimum(1.0, parts.alpha * exps / exps.sum())
+    return np.where(scores < 1e-37, scores.astype(np.float32), scores)
 
 
 def path_scores(parts: Parts, query: Array, beam_size: int) -> tuple[Array, Array]:

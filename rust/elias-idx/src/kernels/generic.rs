@@ -64,7 +64,11 @@ impl Vector for Portable {
 
     #[inline(always)]
     unsafe fn mul_add(self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| mul_add::<Self>(a.0[i], b.0[i], self.0[i])))
+        let mut lanes = self.0;
+        for ((lane, a), b) in lanes.iter_mut().zip(a.0).zip(b.0) {
+            *lane = mul_add::<Self>(a, b, *lane);
+        }
+        Self(lanes)
     }
 
     #[inline(always)]

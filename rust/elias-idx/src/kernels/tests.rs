@@ -201,3 +201,39 @@ fn final_scores_are_path_score_times_sigmoid() {
         assert_eq!(extreme, [0.5, 0.0, 0.0, 0.5, 0.0]);
     }
 }
+
+/// Prints how fast each level is: `cargo test --release -p elias-idx -- --ignored --nocapture speed`.
+#[test]
+#[ignore = "a timing"]
+fn speed() {
+    let (dim, num_rows, num_queries) = (768, 2048, 16);
+    let (rows, queries) = (numbers(num_rows * dim, 1), numbers(num_queries * dim, 2));
+    let views = (MatrixView::new(&rows, dim), MatrixView::new(&queries, dim));
+    let mut out = vec![0.0; num_rows * num_queries];
+    let mut best = |what: &str, unit: f64, run: &mut dyn FnMut(&mut [f32])| {
+        let seconds = (0..20).map(|_| {
+            let start = std::time::Instant::now();
+            run(&mut out);
+            start.elapsed().as_secs_f64()
+        });
+        println!("{what}: {:.2} ns", seconds.fold(f64::MAX, f64::min) / unit * 1e9);
+    };
+    let ids: Vec<u32> = (0..num_rows as u32).collect();
+    let bias = vec![0.0; num_rows];
+    for kernels in Kernels::available() {
+        let level = kernels.level;
+        best(
+            &format!("{level:?} batched dot product"),
+            (num_rows * num_queries) as f64,
+            &mut |out| {
+                kernels.linear(views.0, None, views.1, out);
+            },
+        );
+        best(&format!("{level:?} dot product"), num_rows as f64, &mut |out| {
+            kernels.linear_rows(views.0, &bias, &ids, &queries[..dim], &mut out[..num_rows]);
+        });
+        best(&format!("{level:?} cluster score"), (num_rows * num_queries) as f64, &mut |out| {
+            kernels.cluster_scores(out, 10.0);
+        });
+    }
+}

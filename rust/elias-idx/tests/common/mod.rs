@@ -1,0 +1,227 @@
+//! Indexes for the tests of the whole crate, and a naive search in f64 to hold it to.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::collections::BTreeMap;
+
+use elias_idx::{Defaults, Index, IndexParts, LabelNames, SearchOptions};
+
+/// The files of an index, by name.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+/// What an index is built from, owned; rows of the adjacency map labels to weights.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    pub(crate) dim: usize,
+    pub(crate) label_dim: usize,
+    pub(crate) cluster_weights: Vec<f32>,
+    pub(crate) cluster_bias: Vec<f32>,
+    pub(crate) rows: Vec<BTreeMap<u32, f32>>,
+    pub(crate) label_weights: Vec<f32>,
+    pub(crate) label_bias: Vec<f32>,
+    pub(crate) label_projection: Option<Vec<f32>>,
+    pub(crate) alpha: f64,
+}
+
+/// Numbers in [-1, 1) that look random, the same in every run.
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 20
+    }
+
+    pub(crate) fn next(&mut self) -> f32 {
+        (self.bits() & 0xff_ffff) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn vec(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.next()).collect()
+    }
+}
+
+impl Model {
+    /// A model of these sizes; `edges` for each cluster, with weights of a few steps so that some tie.
+    pub(crate) fn random(
+        seed: u64,
+        dim: usize,
+        num_clusters: usize,
+        num_labels: usize,
+        edges: usize,
+    ) -> Self {
+        let mut numbers = Numbers::new(seed);
+        let rows = (0..num_clusters)
+            .map(|_| {
+                let mut row = BTreeMap::new();
+                for _ in 0..edges {
+                    let label = (numbers.bits() % num_labels as u64) as u32;
+                    row.insert(label, (1 + numbers.bits() % 8) as f32 / 8.0);
+                }
+                row
+            })
+            .collect();
+        Self {
+            dim,
+            label_dim: dim,
+            cluster_weights: numbers.vec(num_clusters * dim),
+            cluster_bias: numbers.vec(num_clusters),
+            rows,
+            label_weights: numbers.vec(num_labels * dim),
+            label_bias: numbers.vec(num_labels),
+            label_projection: None,
+            alpha: 10.0,
+        }
+    }
+
+    pub(crate) fn with_projection(self, seed: u64, label_dim: usize) -> Self {
+        let mut numbers = Numbers::new(seed);
+        Self {
+            label_dim,
+            label_weights: numbers.vec(self.label_bias.len() * label_dim),
+            label_projection: Some(numbers.vec(label_dim * self.dim)),
+            ..self
+        }
+    }
+
+    pub(crate) fn build(&self) -> Index {
+        self.build_with_names(None)
+    }
+
+    pub(crate) fn build_with_names(&self, names: Option<&LabelNames>) -> Index {
+        let mut offsets = vec![0];
+        let (mut labels, mut weights) = (Vec::new(), Vec::new());
+        for row in &self.rows {
+            labels.extend(row.keys().map(|&label| i64::from(label)));
+            weights.extend(row.values());
+            offsets.push(labels.len() as i64);
+        }
+        Index::build(&IndexParts {
+            num_labels: self.label_bias.len(),
+            num_clusters: self.cluster_bias.len(),
+            dim: self.dim,
+            label_dim: self.label_dim,
+            cluster_weights: &self.cluster_weights,
+            cluster_bias: &self.cluster_bias,
+            adjacency_offsets: &offsets,
+            adjacency_labels: &labels,
+            adjacency_weights: &weights,
+            label_weights: &self.label_weights,
+            label_bias: &self.label_bias,
+            label_projection: self.label_projection.as_deref(),
+            label_names: names,
+            defaults: Defaults { alpha: self.alpha, ..Defaults::default() },
+        })
+        .unwrap()
+    }
+
+    /// A small index with everything that an index can have.
+    pub(crate) fn complete() -> Index {
+        let model = Self::random(7, 5, 4, 6, 3).with_projection(8, 3);
+        let names: Vec<String> = (0..6).map(|label| format!("näme {label}")).collect();
+        model.build_with_names(Some(&LabelNames::new(&names).unwrap()))
+    }
+}
+
+/// The naive search of one query, in f64.
+pub(crate) struct Oracle<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) beam_size: usize,
+    pub(crate) shortlist_size: usize,
+}
+
+impl Oracle<'_> {
+    /// All clusters by score.
+    pub(crate) fn clusters(&self, query: &[f32]) -> Vec<(u32, f64)> {
+        let model = self.model;
+        let logits: Vec<f64> = model
+            .cluster_weights
+            .chunks(model.dim)
+            .zip(&model.cluster_bias)
+            .map(|(row, &bias)| dot(row, &wide(query)) + f64::from(bias))
+            .collect();
+        let max = logits.iter().copied().fold(f64::MIN, f64::max);
+        let total: f64 = logits.iter().map(|z| (z - max).exp()).sum();
+        let score = |z: &f64| (model.alpha * (z - max).exp() / total).min(1.0);
+        best((0..).zip(logits.iter().map(score)).collect(), self.beam_size)
+    }
+
+    pub(crate) fn shortlist(&self, query: &[f32]) -> Vec<(u32, f64)> {
+        let mut paths: BTreeMap<u32, f64> = BTreeMap::new();
+        for (cluster, score) in self.clusters(query) {
+            for (&label, &weight) in &self.model.rows[cluster as usize] {
+                let best = paths.entry(label).or_insert(0.0);
+                *best = best.max(score * f64::from(weight));
+            }
+        }
+        best(paths.into_iter().collect(), self.shortlist_size)
+    }
+
+    pub(crate) fn search(&self, query: &[f32], k: usize) -> Vec<(u32, f64)> {
+        let model = self.model;
+        let projected = match &model.label_projection {
+            Some(projection) => {
+                projection.chunks(model.dim).map(|row| dot(row, &wide(query))).collect()
+            }
+            None => wide(query),
+        };
+        let scored = self.shortlist(query).into_iter().map(|(label, path)| {
+            let row = &model.label_weights[label as usize * model.label_dim..][..model.label_dim];
+            let z = dot(row, &projected) + f64::from(model.label_bias[label as usize]);
+            (label, path / (1.0 + (-z).exp()))
+        });
+        best(scored.collect(), k)
+    }
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+fn dot(row: &[f32], query: &[f64]) -> f64 {
+    row.iter().zip(query).map(|(&a, b)| f64::from(a) * b).sum()
+}
+
+fn best(mut scored: Vec<(u32, f64)>, count: usize) -> Vec<(u32, f64)> {
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    scored.truncate(count);
+    scored
+}
+
+/// Options for a search on one thread.
+pub(crate) fn options(beam_size: usize, shortlist_size: usize) -> SearchOptions {
+    SearchOptions {
+        beam_size: Some(beam_size),
+        shortlist_size: Some(shortlist_size),
+        num_threads: Some(1),
+    }
+}
+
+/// Makes the manifest anew for changed files: sizes and checksums. `edit` changes its text first.
+pub(crate) fn reseal(files: &mut Files, edit: impl FnOnce(&mut serde_json::Value)) {
+    let mut manifest: serde_json::Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    for entry in manifest["tensors"].as_object_mut().unwrap().values_mut() {
+        if let Some(bytes) = files.get(entry["file"].as_str().unwrap()) {
+            entry["bytes"] = bytes.len().into();
+            entry["sha256"] = sha256(bytes).into();
+        }
+    }
+    edit(&mut manifest);
+    manifest.as_object_mut().unwrap().remove("sha256");
+    let body = serde_json::to_string_pretty(&manifest).unwrap();
+    let zeros = "0".repeat(64);
+    let blank = format!("{{\n  \"sha256\": \"{zeros}\",{}", body.strip_prefix('{').unwrap());
+    let sealed = blank.replacen(&zeros, &sha256(blank.as_bytes()), 1);
+    files.insert("index.json".to_owned(), sealed.into_bytes());
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

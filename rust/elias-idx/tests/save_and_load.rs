@@ -1,0 +1,171 @@
+//! What is saved comes back, and saving never leaves half an index or harms another one.
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use common::{Model, options};
+use elias_idx::{Error, Index, Loading};
+
+fn assert_same(one: &Index, other: &Index) {
+    assert_eq!(one.cluster_weights(), other.cluster_weights());
+    assert_eq!(one.cluster_bias(), other.cluster_bias());
+    assert_eq!(one.adjacency(), other.adjacency());
+    assert_eq!(one.label_weights(), other.label_weights());
+    assert_eq!(one.label_bias(), other.label_bias());
+    assert_eq!(one.label_projection(), other.label_projection());
+    assert_eq!(one.defaults(), other.defaults());
+    assert_eq!(one.nbytes(), other.nbytes());
+    let names = |index: &Index| -> Option<Vec<String>> {
+        let names = index.label_names()?;
+        Some((0..names.len()).map(|label| names.get(label).unwrap().to_owned()).collect())
+    };
+    assert_eq!(names(one), names(other));
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn io_kind(result: Result<(), Error>) -> (io::ErrorKind, String) {
+    match result {
+        Err(Error::Io { source, .. }) => (source.kind(), source.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_index_survives_every_way_of_keeping_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut no_edges = Model::random(3, 2, 2, 2, 1);
+    no_edges.rows.iter_mut().for_each(std::collections::BTreeMap::clear);
+    let models = [
+        Model::complete(),
+        Model::random(1, 1, 1, 1, 1).build(),
+        Model::random(2, 65, 9, 33, 5).build(),
+        no_edges.build(),
+    ];
+    for (i, built) in models.iter().enumerate() {
+        let folder = root.path().join(i.to_string());
+        built.save(&folder, false).unwrap();
+        for loading in [Loading::Map, Loading::Read] {
+            let loaded = Index::load(&folder, loading).unwrap();
+            loaded.verify().unwrap();
+            assert_same(built, &loaded);
+            let source = loaded.source().unwrap();
+            assert_eq!((&source.path, source.loading), (&folder, loading));
+            assert_eq!(loaded.to_files().unwrap(), built.to_files().unwrap());
+        }
+        let copied = Index::from_files(&built.to_files().unwrap()).unwrap();
+        assert_same(built, &copied);
+        assert!(copied.source().is_none());
+        copied.verify().unwrap();
+        for (name, bytes) in built.to_files().unwrap() {
+            assert_eq!(fs::read(folder.join(name)).unwrap(), bytes);
+        }
+    }
+}
+
+#[test]
+fn all_tensors_start_at_multiples_of_64() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("index");
+    Model::complete().save(&folder, false).unwrap();
+    for loading in [Loading::Map, Loading::Read] {
+        let index = Index::load(&folder, loading).unwrap();
+        assert_eq!(index.label_weights().as_ptr() as usize % 64, 0);
+        assert_eq!(index.adjacency().1.as_ptr() as usize % 64, 0);
+    }
+    for (name, bytes) in Model::complete().to_files().unwrap() {
+        if name != "index.json" {
+            assert_eq!((8 + u64::from_le_bytes(bytes[..8].try_into().unwrap())) % 64, 0);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_unasked() {
+    let root = tempfile::tempdir().unwrap();
+    let index = Model::complete();
+    for name in ["index", "file"] {
+        let path = root.path().join(name);
+        if name == "index" {
+            index.save(&path, false).unwrap();
+        } else {
+            fs::write(&path, "precious").unwrap();
+        }
+        let (kind, text) = io_kind(index.save(&path, false));
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+        assert!(text.contains("overwrite"), "{text}");
+    }
+    assert_eq!(io_kind(index.save(root.path().join("file"), true)).0, io::ErrorKind::NotADirectory);
+    assert_eq!(fs::read_to_string(root.path().join("file")).unwrap(), "precious");
+}
+
+#[test]
+fn only_an_index_and_nothing_more_is_overwritten() {
+    let root = tempfile::tempdir().unwrap();
+    let index = Model::complete();
+    let folder = root.path().join("folder");
+    fs::create_dir(&folder).unwrap();
+    let refused = |expected: &str| {
+        let before = entries(&folder);
+        let (kind, text) = io_kind(index.save(&folder, true));
+        assert_eq!(kind, io::ErrorKind::AlreadyExists);
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(entries(&folder), before);
+        assert_eq!(entries(root.path()), ["folder"]);
+    };
+    refused("has no index.json");
+    fs::write(folder.join("index.json"), "{\"sha256\": 1}").unwrap();
+    refused("another's");
+    fs::remove_dir_all(&folder).unwrap();
+    index.save(&folder, false).unwrap();
+    fs::write(folder.join("notes.txt"), "precious").unwrap();
+    refused("holds \"notes.txt\"");
+    fs::remove_file(folder.join("notes.txt")).unwrap();
+    fs::create_dir(folder.join("sub")).unwrap();
+    refused("holds \"sub\"");
+    fs::remove_dir(folder.join("sub")).unwrap();
+    // A damaged index may be replaced.
+    fs::write(folder.join("label_bias.safetensors"), "x").unwrap();
+    fs::remove_file(folder.join("label_weights.safetensors")).unwrap();
+    index.save(&folder, true).unwrap();
+    Index::load(&folder, Loading::Map).unwrap().verify().unwrap();
+}
+
+#[test]
+fn a_mapped_index_outlives_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("index");
+    let old = Model::random(1, 7, 5, 40, 9);
+    old.build().save(&folder, false).unwrap();
+    let mapped = Index::load(&folder, Loading::Map).unwrap();
+    let queries = vec![0.25; 3 * 7];
+    let before = mapped.search(&queries, 5, &options(3, 20), &mut || false).unwrap();
+    let new = Model::random(2, 7, 5, 41, 9).build();
+    new.save(&folder, true).unwrap();
+    assert_eq!(mapped.search(&queries, 5, &options(3, 20), &mut || false).unwrap(), before);
+    mapped.verify().unwrap();
+    assert_same(&new, &Index::load(&folder, Loading::Map).unwrap());
+    // It can even be saved over the folder that replaced its own.
+    mapped.save(&folder, true).unwrap();
+    assert_same(&mapped, &Index::load(&folder, Loading::Map).unwrap());
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(mapped.search(&queries, 5, &options(3, 20), &mut || false).unwrap(), before);
+}
+
+#[test]
+fn a_missing_parent_is_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let (kind, _) = io_kind(Model::complete().save(root.path().join("no/such"), false));
+    assert_eq!(kind, io::ErrorKind::NotFound);
+    assert!(entries(root.path()).is_empty());
+}

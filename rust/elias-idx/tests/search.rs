@@ -1,0 +1,179 @@
+//! The whole search against a naive one in f64, and its promises: the same results for every thread
+//! count and split, and a stop when asked.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Model, Numbers, Oracle, options};
+use elias_idx::{Error, Hits, HitsMut, Index, SearchOptions};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+/// Holds one row of results to the oracle's: equal scores, and equal ids unless the oracle's scores
+/// tie within the tolerance (at the end, with one that was cut off).
+fn assert_row(hits: &Hits, row: usize, expected: &[(u32, f64)], tolerance: f64) {
+    let width = hits.width;
+    let (ids, scores) = (&hits.ids[row * width..][..width], &hits.scores[row * width..][..width]);
+    let found = ids.iter().filter(|&&id| id >= 0).count();
+    assert_eq!(found, expected.len().min(width));
+    let all: Vec<f64> = expected.iter().map(|pair| pair.1).collect();
+    for (i, (&id, &score)) in ids.iter().zip(scores).enumerate() {
+        if i >= found {
+            assert_eq!((id, score), (-1, 0.0));
+            continue;
+        }
+        assert!((f64::from(score) - all[i]).abs() <= tolerance, "{score} {}", all[i]);
+        let ties = all.iter().filter(|other| (**other - all[i]).abs() <= tolerance).count();
+        let cut = all[i] - all[found - 1] <= tolerance;
+        assert!(id == i64::from(expected[i].0) || ties > 1 || cut, "{ids:?} {expected:?}");
+    }
+}
+
+/// Everything about one comparison but the model.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    k: usize,
+    beam_size: usize,
+    shortlist_size: usize,
+}
+
+fn assert_parity(model: &Model, queries: &[f32], sizes: Sizes, tolerance: f64) {
+    let Sizes { k, beam_size, shortlist_size } = sizes;
+    let index = model.build();
+    let options = options(beam_size, shortlist_size);
+    let oracle = Oracle { model, beam_size, shortlist_size };
+    let hits = index.search(queries, k, &options, &mut || false).unwrap();
+    let beam = index.beam(queries, &options, &mut || false).unwrap();
+    let shortlist = index.shortlist(queries, &options, &mut || false).unwrap();
+    for (row, query) in queries.chunks(model.dim).enumerate() {
+        assert_row(&beam, row, &oracle.clusters(query), tolerance);
+        assert_row(&shortlist, row, &oracle.shortlist(query), tolerance);
+        assert_row(&hits, row, &oracle.search(query, k), tolerance);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #[test]
+    fn it_finds_what_a_naive_search_finds(
+        seed in 0..u64::MAX,
+        dim in prop::sample::select(vec![1_usize, 2, 7, 16, 63, 65, 100]),
+        label_dim in prop::sample::select(vec![0_usize, 1, 9, 33]),
+        num_clusters in 1..40_usize,
+        num_labels in 1..80_usize,
+        edges in 0..30_usize,
+        (k, beam_size, shortlist_size) in (1..100_usize, 1..50_usize, 1..100_usize),
+        (alpha, spread) in prop::sample::select(
+            // With a spread of 30 one cluster takes nearly all. More would underflow in f32: clusters
+            // of score 0 tie there, and the beam is another one than in f64.
+            vec![(10.0, 1.0_f32), (1e-20, 1.0), (1e5, 1.0), (10.0, 30.0), (10.0, 0.0)],
+        ),
+    ) {
+        let mut model = Model::random(seed, dim, num_clusters, num_labels, edges);
+        if label_dim > 0 {
+            model = model.with_projection(seed, label_dim);
+        }
+        model.alpha = alpha;
+        model.cluster_weights.iter_mut().for_each(|weight| *weight *= spread / (dim as f32).sqrt());
+        let queries = Numbers::new(seed ^ 1).vec(3 * dim);
+        // Rounding in a logit grows with the logit, and scores are at most alpha.
+        let tolerance = 1e-6 * f64::from(spread).max(1.0) * alpha.min(1.0);
+        assert_parity(&model, &queries, Sizes { k, beam_size, shortlist_size }, tolerance);
+    }
+}
+
+fn search(index: &Index, queries: &[f32], num_threads: usize) -> Hits {
+    let options = SearchOptions { num_threads: Some(num_threads), ..SearchOptions::default() };
+    index.search(queries, 12, &options, &mut || false).unwrap()
+}
+
+#[test]
+fn threads_and_splits_change_no_bit() {
+    let index = Model::random(5, 67, 300, 500, 40).build();
+    let queries = Numbers::new(6).vec(101 * 67);
+    let whole = search(&index, &queries, 1);
+    for num_threads in [2, 3, 8, 1_000_000] {
+        assert_eq!(search(&index, &queries, num_threads), whole);
+    }
+    for size in [1, 2, 7, 50] {
+        let parts: Vec<Hits> =
+            queries.chunks(size * 67).map(|queries| search(&index, queries, 2)).collect();
+        let ids: Vec<i64> = parts.iter().flat_map(|hits| hits.ids.clone()).collect();
+        let scores: Vec<f32> = parts.iter().flat_map(|hits| hits.scores.clone()).collect();
+        assert_eq!((ids, scores), (whole.ids.clone(), whole.scores.clone()));
+    }
+}
+
+#[test]
+fn sizes_beyond_what_there_is_are_clamped() {
+    let index = Model::random(5, 4, 6, 20, 5).build();
+    let queries = [0.5; 4];
+    let all = options(usize::MAX, usize::MAX);
+    let beam = index.beam(&queries, &all, &mut || false).unwrap();
+    assert_eq!(beam, index.beam(&queries, &options(6, 1), &mut || false).unwrap());
+    assert_eq!(index.shortlist(&queries, &all, &mut || false).unwrap().width, 20);
+    let few = index.search(&queries, 1, &all, &mut || false).unwrap();
+    let many = index.search(&queries, 1000, &all, &mut || false).unwrap();
+    assert_eq!(few.ids[0], many.ids[0]);
+    assert!(many.ids[20..].iter().all(|&id| id == -1));
+}
+
+#[test]
+fn no_queries_give_no_results() {
+    let index = Model::random(5, 4, 6, 20, 5).build();
+    let hits = index.search(&[], 3, &SearchOptions::default(), &mut || false).unwrap();
+    assert_eq!(hits, Hits { width: 3, ids: vec![], scores: vec![] });
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let index = Model::random(5, 4, 6, 20, 5).build();
+    let message = |queries: &[f32], k: usize, options: SearchOptions| {
+        index.search(queries, k, &options, &mut || false).unwrap_err().to_string()
+    };
+    let plain = SearchOptions::default();
+    let mut queries = [0.5; 12];
+    assert_eq!(message(&queries, 0, plain), "k must be at least 1, got 0");
+    assert_eq!(message(&queries[1..], 1, plain), "queries must have 12 values, got 11");
+    let zero = |beam_size, shortlist_size, num_threads| {
+        let options = SearchOptions { beam_size, shortlist_size, num_threads };
+        message(&queries, 1, options)
+    };
+    assert!(zero(Some(0), None, None).starts_with("beam_size"));
+    assert!(zero(None, Some(0), None).starts_with("shortlist_size"));
+    assert!(zero(None, None, Some(0)).starts_with("num_threads"));
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        queries[6] = bad;
+        assert!(message(&queries, 1, plain).starts_with("row 1 of embeddings"));
+    }
+    let out = HitsMut { ids: &mut [0; 3], scores: &mut [0.0; 2] };
+    let result = index.search_into(&[0.5; 4], 3, &plain, out, &mut || false);
+    assert_eq!(result.unwrap_err().to_string(), "scores must have 3 values, got 2");
+}
+
+#[test]
+fn numbers_that_overflow_do_no_harm() {
+    let mut model = Model::random(5, 4, 6, 20, 5).with_projection(1, 3);
+    model.cluster_weights.iter_mut().for_each(|weight| *weight *= 3e38);
+    model.label_weights.iter_mut().for_each(|weight| *weight *= 3e38);
+    let index = model.build();
+    let queries: Vec<f32> = Numbers::new(2).vec(40).iter().map(|value| value * 3e38).collect();
+    let hits = index.search(&queries, 5, &SearchOptions::default(), &mut || false).unwrap();
+    assert!(hits.scores.iter().all(|score| (0.0..=1.0).contains(score)));
+    assert!(hits.ids.iter().all(|id| (-1..20).contains(id)));
+}
+
+#[test]
+fn a_stop_ends_a_long_search_soon() {
+    let index = Model::random(5, 64, 2000, 3000, 50).build();
+    let queries = Numbers::new(6).vec(200_000 * 64);
+    let start = Instant::now();
+    let mut stop = || start.elapsed() > Duration::from_millis(100);
+    for num_threads in [1, 2] {
+        let options = SearchOptions { num_threads: Some(num_threads), ..options(2000, 3000) };
+        let result = index.search(&queries, 10, &options, &mut stop);
+        assert!(matches!(result, Err(Error::Interrupted)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
