@@ -212,3 +212,11 @@ def test_training_runs_on_a_gpu(data, tmp_path):
     model = train_model(data, tmp_path / "model", replace(TINY, device="cuda"))
     texts, labels = topic_texts(seed=1)
     assert model.evaluate(texts, labels, ks=(1, 2), recall_ks=()).metrics["P@2"] > 90
+
+
+def test_a_run_that_cant_start_leaves_nothing_behind(data, tmp_path):
+    with pytest.raises(ConfigError):
+        train_model(data, tmp_path / "model", replace(TINY, num_clusters=1000))
+    with pytest.raises(DataError):
+        train_model(TrainingSet(["", " "], [["a"], ["b"]]), tmp_path / "model", replace(TINY, num_clusters=1))
+    assert list(tmp_path.iterdir()) == []

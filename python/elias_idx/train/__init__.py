@@ -8,6 +8,7 @@ stage2                  the adjacency learned with the rest
 pipeline                all of it, from texts to a saved model
 """
 
-from elias_idx.train.pipeline import EpochResult, IfExists, TrainingSet, train_model
+from elias_idx.train.pipeline import EpochResult, TrainingSet, train_model
+from elias_idx.train.run_folder import IfExists
 
 __all__ = ["EpochResult", "IfExists", "TrainingSet", "train_model"]

@@ -110,23 +110,23 @@ class Optimizers:
     def state(self) -> dict[str, Tensor]:
         """All that a later run needs to go on, flat; restored by `load_state`."""
         state = {"steps_done": torch.tensor(self.steps_done)}
-        for name, values in self._parameter_states():
+        for name, _, values in self._parameter_states():
             state |= {f"{name}.{key}": value for key, value in values.items()}
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Goes on from what `state` gave."""
         self.steps_done = int(state["steps_done"])
-        for name, values in self._parameter_states():
+        for name, parameter, values in self._parameter_states():
             prefix = f"{name}."
             stored = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            values.update({key: value.clone() for key, value in stored.items()})
+            values.update({key: value.to(parameter.device) for key, value in stored.items()})
 
-    def _parameter_states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def _parameter_states(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
         for number, optimizer in enumerate(self.optimizers):
             parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
             for position, parameter in enumerate(parameters):
-                yield f"{number}.{position}", optimizer.state[parameter]
+                yield f"{number}.{position}", parameter, optimizer.state[parameter]
 
 
 def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str) -> float:

@@ -1,0 +1,94 @@
+"""The folder of a training run: it stands beside the model's until the model is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from elias_idx.config import Config
+from elias_idx.errors import ConfigError
+from elias_idx.model import Inputs, check_replaceable
+
+IfExists = Literal["error", "overwrite", "resume"]
+
+_DESCRIPTION = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its checkpoint, and what must stay the same for the run to be resumed.
+
+    Attributes:
+        path: the model's path + ".training".
+        description: the settings and a fingerprint of the data.
+    """
+
+    path: Path
+    description: Mapping[str, Any]
+
+    @classmethod
+    def check(
+        cls, out: Path, if_exists: IfExists, config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]
+    ) -> RunFolder:
+        """The run of a model at `out`; changes nothing yet.
+
+        Raises:
+            FileExistsError: there is a model or an unfinished run and `if_exists` is "error", or something else.
+            FileNotFoundError: the parent folder is missing.
+            ConfigError: the run to resume had other settings or data.
+        """
+        if if_exists not in get_args(IfExists):
+            raise ConfigError(f"if_exists must be one of {', '.join(get_args(IfExists))}; got {if_exists!r}")
+        if not out.parent.is_dir():
+            raise FileNotFoundError(f"{out.parent} is no folder: create it first")
+        check_replaceable(out, overwrite=if_exists != "error")
+        run = cls(out.with_name(out.name + ".training"), _describe(config, inputs, labels))
+        if run.path.exists():
+            run._check_existing(if_exists)
+        return run
+
+    def _check_existing(self, if_exists: IfExists) -> None:
+        if not (self.path / _DESCRIPTION).is_file():
+            raise FileExistsError(f"{self.path} is needed for the training run, but is something else: move it away")
+        if if_exists == "error":
+            raise FileExistsError(f"there is an unfinished run at {self.path}: resume it, or overwrite to start over")
+        if if_exists == "resume":
+            stored = json.loads((self.path / _DESCRIPTION).read_text(encoding="utf-8"))
+            names = sorted(self.description.keys() | stored.keys())
+            if changed := [name for name in names if self.description.get(name) != stored.get(name)]:
+                raise ConfigError(
+                    f"the unfinished run at {self.path} had other values of {', '.join(changed)}: "
+                    "use the same to resume it, or overwrite to start over"
+                )
+
+    def start(self) -> None:
+        """Makes the folder, in place of an earlier run's."""
+        self.remove()
+        self.path.mkdir()
+        content = json.dumps(self.description, indent=2) + "\n"
+        (self.path / _DESCRIPTION).write_text(content, encoding="utf-8")
+
+    def remove(self) -> None:
+        """Removes the folder, if it is there."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+
+
+def _describe(config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    if isinstance(inputs, np.ndarray):
+        digest.update(np.ascontiguousarray(inputs).tobytes())
+    else:
+        digest.update(json.dumps(list(inputs)).encode())
+    digest.update(json.dumps([list(row) for row in labels]).encode())
+    # Through JSON, so that it compares to what is read from the file.
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    del settings["num_threads"]
+    return {**settings, "training data": digest.hexdigest()}
