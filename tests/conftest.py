@@ -1,21 +1,16 @@
-from typing import Any
-
-import oracle
 import pytest
 
 from elias_idx import Index
+from helpers_index import build, names_for
+from oracle import Parts, random_parts
 
 
 @pytest.fixture
-def parts() -> oracle.Parts:
-    return oracle.random_parts()
+def parts() -> Parts:
+    return random_parts()
 
 
 @pytest.fixture
-def index(parts: oracle.Parts) -> Index:
+def index(parts: Parts) -> Index:
     """An index in memory, with names."""
-    return build(parts, label_names=[f"label {label}" for label in range(len(parts.label_bias))])
-
-
-def build(parts: oracle.Parts, **changes: Any) -> Index:
-    return Index.build(**{**parts.build_args(), **changes})
+    return build(parts, label_names=names_for(parts))

@@ -7,7 +7,8 @@
 from typing import TYPE_CHECKING, Any
 
 from elias_idx._core import EliasIdxError, FormatError, __version__
-from elias_idx.index import Adjacency, BeamResult, Index, LabelNames, SearchResult, ShortlistResult
+from elias_idx.index import Index
+from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
 
 if TYPE_CHECKING:
     from elias_idx.model import Model

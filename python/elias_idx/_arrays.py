@@ -47,13 +47,13 @@ def as_array(name: str, values: npt.ArrayLike, *, ndim: tuple[int, ...]) -> npt.
 
 
 def to_float32(name: str, array: npt.NDArray[Any]) -> FloatArray:
-    """The array as C-contiguous float32 in native byte order; no copy if it is that.
+    """The array as C-contiguous, aligned float32 in native byte order; no copy if it is that.
 
     Values beyond float32 become infinite, which the core refuses.
     """
     try:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            return np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
+            return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be real numbers, got dtype {array.dtype}: {error}") from None
 
@@ -117,7 +117,7 @@ def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
         ValueError: another sparse format or shape.
     """
     kind = getattr(adjacency, "format", "csr")
-    if kind != "csr":
+    if isinstance(kind, str) and kind != "csr":
         raise ValueError(f"adjacency is in {kind} format: pass adjacency.tocsr()")
     if all(hasattr(adjacency, part) for part in Csr._fields):
         parts = adjacency.indptr, adjacency.indices, adjacency.data
@@ -144,4 +144,4 @@ def _as_int64(name: str, values: npt.ArrayLike) -> IntArray:
         raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
     if array.dtype.kind == "u" and array.size > 0 and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}, which is out of range")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.require(array, np.int64, ["C_CONTIGUOUS", "ALIGNED"])

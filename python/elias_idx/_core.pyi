@@ -6,6 +6,8 @@ from typing import Final, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["EliasIdxError", "FormatError", "Index", "__version__", "replace_folder"]
+
 _F32: TypeAlias = npt.NDArray[np.float32]
 _I64: TypeAlias = npt.NDArray[np.int64]
 _U32: TypeAlias = npt.NDArray[np.uint32]

@@ -6,92 +6,17 @@ nnz edges of the adjacency.
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar, overload
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from elias_idx import _arrays, _core
+from elias_idx import _arrays
+from elias_idx import _core as core
 from elias_idx._arrays import FloatArray, IntArray
-
-_T = TypeVar("_T")
-
-
-class SearchResult(NamedTuple):
-    """The best labels of each query, best first."""
-
-    labels: IntArray
-    """Label ids [Q, k], or [k] for a single embedding; −1 where fewer than k labels are reachable."""
-    scores: FloatArray
-    """Scores in [0, 1], of the same shape; 0 where there is no label."""
-
-
-class BeamResult(NamedTuple):
-    """The best clusters of each query, best first."""
-
-    clusters: IntArray
-    """Cluster ids [Q, min(B, C)], or one row of that for a single embedding."""
-    scores: FloatArray
-    """Cluster scores min(1, α · softmax), of the same shape."""
-
-
-class ShortlistResult(NamedTuple):
-    """The labels of each query that come before the label classifiers, best path first."""
-
-    labels: IntArray
-    """Label ids [Q, min(S, L)], or one row of that for a single embedding; −1 where there are fewer."""
-    scores: FloatArray
-    """Path scores, cluster score times adjacency weight, of the same shape; 0 where there is no label."""
-
-
-class Adjacency(NamedTuple):
-    """The edges from clusters to labels as CSR; each row is by descending weight, then label."""
-
-    indptr: IntArray
-    """[C + 1]"""
-    indices: npt.NDArray[np.uint32]
-    """Labels [nnz]."""
-    data: FloatArray
-    """Weights in (0, 1] [nnz]."""
-
-
-class LabelNames(Sequence[str]):
-    """The names of an index's labels, read when they are asked for.
-
-    A slice is again such a sequence. Names are checked when they are read: `FormatError` for one whose
-    stored bytes are damaged.
-    """
-
-    __slots__ = ("_core", "_ids")
-
-    def __init__(self, core: _core.Index, ids: range) -> None:
-        self._core = core
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> "LabelNames": ...
-    def __getitem__(self, at: int | slice) -> "str | LabelNames":
-        ids = self._ids[at]
-        return LabelNames(self._core, ids) if isinstance(ids, range) else self._read(range(ids, ids + 1))[0]
-
-    def __iter__(self) -> Iterator[str]:
-        block = 1024
-        for start in range(0, len(self), block):
-            yield from self._read(self._ids[start : start + block])
-
-    def __repr__(self) -> str:
-        shown = ", ".join(map(repr, self[:3]))
-        return f"<LabelNames [{shown}{', ...' if len(self) > 3 else ''}], {len(self)} names>"
-
-    def _read(self, ids: range) -> list[str]:
-        return self._core.names(np.arange(ids.start, ids.stop, ids.step, dtype=np.int64))  # type: ignore[return-value]
+from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
 
 
 class Index:
@@ -104,7 +29,7 @@ class Index:
 
     __slots__ = ("__weakref__", "_core")
 
-    _core: _core.Index
+    _core: core.Index
 
     def __init__(self) -> None:
         raise TypeError("an Index is made by Index.build(...) or Index.load(path)")
@@ -157,7 +82,7 @@ class Index:
         _check_shapes(clusters.shape, labels.shape, biases, None if projection is None else projection.shape)
         names = None if label_names is None else _as_names(label_names, len(labels))
         csr = _arrays.as_csr(adjacency, (len(clusters), len(labels)))
-        core = _core.Index.build(
+        built = core.Index.build(
             _arrays.to_float32("cluster_weights", clusters),
             _arrays.to_float32("cluster_bias", biases[0]),
             csr.indptr,
@@ -171,7 +96,7 @@ class Index:
             _arrays.as_count("beam_size", beam_size),
             _arrays.as_count("shortlist_size", shortlist_size),
         )
-        return cls._of(core)
+        return cls._of(built)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], mmap: bool = True) -> "Index":
@@ -187,7 +112,7 @@ class Index:
             OSError: the file system refuses, e.g. `FileNotFoundError`.
             FormatError: the folder is no index, or a damaged one, or one of a newer version.
         """
-        return cls._of(_core.Index.load(os.fspath(path), bool(mmap)))
+        return cls._of(core.Index.load(os.fspath(path), bool(mmap)))
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the index to a folder, whole or not at all.
@@ -398,9 +323,9 @@ class Index:
         return _from_source, (os.fspath(path), sha256, mmap)
 
     @classmethod
-    def _of(cls, core: _core.Index) -> "Index":
+    def _of(cls, inner: core.Index) -> "Index":
         index = object.__new__(cls)
-        object.__setattr__(index, "_core", core)
+        object.__setattr__(index, "_core", inner)
         return index
 
     def _sizes(
@@ -416,15 +341,15 @@ class Index:
 
 def _from_files(files: dict[str, bytes]) -> Index:
     """Unpickles an index that was built."""
-    return Index._of(_core.Index.from_files(files))
+    return Index._of(core.Index.from_files(files))
 
 
 def _from_source(path: str, sha256: str, mmap: bool) -> Index:
     """Unpickles an index that was loaded, unless the folder holds another one now."""
-    core = _core.Index.load(path, mmap)
-    if core.source is None or core.source[1] != sha256:
-        raise _core.EliasIdxError(f"{path}: the index has changed since it was pickled")
-    return Index._of(core)
+    loaded = core.Index.load(path, mmap)
+    if loaded.source is None or loaded.source[1] != sha256:
+        raise core.EliasIdxError(f"{path}: the index has changed since it was pickled")
+    return Index._of(loaded)
 
 
 def _check_shapes(
@@ -479,17 +404,13 @@ def _empty_results(num_queries: int, width: int) -> tuple[IntArray, FloatArray]:
         raise MemoryError(f"no memory for {num_queries} x {width} results") from None
 
 
-def _first_if(single: bool, out: tuple[_T, _T]) -> tuple[_T, _T]:
+def _first_if(single: bool, out: tuple[IntArray, FloatArray]) -> tuple[IntArray, FloatArray]:
     """The only rows of results for a single embedding."""
-    return (out[0][0], out[1][0]) if single else out  # type: ignore[index]
+    return (out[0][0], out[1][0]) if single else out
 
 
 def _readable_bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1000:
-            break
-        size /= 1000
-    else:
-        unit = "TB"
-    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+    if count < 1000:
+        return f"{count} bytes"
+    power = min((len(str(count)) - 1) // 3, 4)
+    return f"{count / 1000**power:.1f} {' KMGT'[power]}B"

@@ -319,6 +319,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
     fn links_are_followed() {
         let root = tempfile::tempdir().unwrap();
         let (new, real, link) =

@@ -30,7 +30,7 @@ pub(crate) enum Goal {
 }
 
 /// Queries that share a pass over the cluster classifiers, at most.
-const MAX_BLOCK: usize = 16;
+const MAX_BLOCK: usize = 64;
 /// Logits that a thread holds at once, about (more for a single query of more clusters).
 const MAX_LOGITS: usize = 1 << 20;
 /// Threads, at most, whatever is asked for.
@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(block_size(64, 2, 1000), 8);
         assert_eq!(block_size(1_000_000, 2, 1000), MAX_BLOCK);
         assert_eq!(block_size(1_000_000, 2, 131_072), 8);
+        assert_eq!(block_size(300, 2, 8192), 38);
         assert_eq!(block_size(1_000_000, 2, usize::MAX), 1);
         assert_eq!(block_size(5, usize::MAX, 10), 1);
     }

@@ -188,9 +188,10 @@ impl Index {
     ) -> Result<()> {
         let plan = Plan::new(self, options)?;
         check_positive("k", width)?;
-        let num_threads = num_threads(options)?;
         check_queries(queries, self.dim())?;
-        let expected = (queries.len() / self.dim()).saturating_mul(width);
+        let num_queries = queries.len() / self.dim();
+        let num_threads = num_threads(options, num_queries)?;
+        let expected = num_queries.saturating_mul(width);
         for (name, received) in [("ids", out.ids.len()), ("scores", out.scores.len())] {
             if received != expected {
                 return Err(ArgumentError::WrongLength { name, expected, received }.into());
@@ -200,9 +201,11 @@ impl Index {
     }
 }
 
-fn num_threads(options: &SearchOptions) -> Result<usize, ArgumentError> {
+fn num_threads(options: &SearchOptions, num_queries: usize) -> Result<usize, ArgumentError> {
     match options.num_threads {
         Some(num_threads) => check_positive("num_threads", num_threads).map(|()| num_threads),
+        // Asking the system takes a while, next to a single query.
+        None if num_queries < 2 => Ok(1),
         None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
     }
 }

@@ -1,0 +1,124 @@
+"""The Rust search against the NumPy oracle, over ordinary and awkward indexes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracle
+from elias_idx import Index
+from helpers_index import build
+
+AWKWARD = oracle.awkward_parts()
+# k, beam and shortlist: ordinary, all the smallest, k beyond what is reachable, all beyond what exists.
+SIZES = [(5, 3, 20), (1, 1, 1), (70, 4, 30), (200, 1000, 1000)]
+
+
+def assert_parity(index: Index, parts: oracle.Parts, sizes: tuple[int, int, int]) -> None:
+    k, beam, shortlist = sizes
+    queries = parts.queries
+    oracle.assert_same_results(
+        index.search(queries, k, beam_size=beam, shortlist_size=shortlist),
+        oracle.search(parts, queries, k, beam, shortlist),
+    )
+    oracle.assert_same_results(index.beam(queries, beam_size=beam), oracle.beam(parts, queries, beam))
+    oracle.assert_same_results(
+        index.shortlist(queries, beam_size=beam, shortlist_size=shortlist),
+        oracle.shortlist(parts, queries, beam, shortlist),
+    )
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("name", AWKWARD)
+def test_awkward_indexes(name: str, sizes: tuple[int, int, int]) -> None:
+    assert_parity(build(AWKWARD[name]), AWKWARD[name], sizes)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("name", ["plain", "projection", "empty rows", "no edges"])
+def test_loaded_indexes(name: str, mmap: bool, tmp_path: Path) -> None:
+    build(AWKWARD[name]).save(tmp_path / "index")
+    assert_parity(Index.load(tmp_path / "index", mmap=mmap), AWKWARD[name], SIZES[0])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32),
+    dim=st.sampled_from([1, 3, 16, 65]),
+    num_clusters=st.integers(1, 30),
+    num_labels=st.integers(1, 60),
+    label_dim=st.sampled_from([None, 1, 17]),
+    labels_per_cluster=st.integers(0, 20),
+    sizes=st.tuples(st.integers(1, 70), st.integers(1, 40), st.integers(1, 70)),
+)
+def test_random_indexes(
+    seed: int,
+    dim: int,
+    num_clusters: int,
+    num_labels: int,
+    label_dim: int | None,
+    labels_per_cluster: int,
+    sizes: tuple[int, int, int],
+) -> None:
+    parts = oracle.random_parts(
+        seed,
+        num_queries=3,
+        dim=dim,
+        num_clusters=num_clusters,
+        num_labels=num_labels,
+        label_dim=label_dim,
+        labels_per_cluster=labels_per_cluster,
+    )
+    assert_parity(build(parts), parts, sizes)
+
+
+def test_ties_go_to_the_smaller_id() -> None:
+    parts = AWKWARD["ties of everything"]
+    index = build(parts)
+    assert index.search(parts.queries, 7).labels.tolist() == [list(range(7))] * len(parts.queries)
+    assert index.beam(parts.queries, beam_size=4).clusters.tolist() == [list(range(4))] * len(parts.queries)
+    shortlist = index.shortlist(parts.queries, beam_size=2, shortlist_size=5)
+    assert shortlist.labels.tolist() == [list(range(5))] * len(parts.queries)
+
+
+def test_the_oracle_on_an_example_by_hand() -> None:
+    # Two clusters with logits (ln 3, 0): softmax (3/4, 1/4), with alpha 1 scores of the same.
+    parts = oracle.Parts(
+        cluster_weights=np.array([[np.log(3)], [0.0]]),
+        cluster_bias=np.zeros(2),
+        adjacency=np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.8]]),
+        label_weights=np.zeros((3, 1)),
+        label_bias=np.array([0.0, np.log(3), 0.0]),
+        alpha=1.0,
+    )
+    query = np.ones((1, 1))
+    clusters, scores = oracle.beam(parts, query, 2)
+    assert clusters.tolist() == [[0, 1]]
+    np.testing.assert_allclose(scores, [[0.75, 0.25]])
+    labels, scores = oracle.shortlist(parts, query, 2, 3)
+    assert labels.tolist() == [[0, 1, 2]]
+    np.testing.assert_allclose(scores, [[0.75, 0.375, 0.2]])
+    labels, scores = oracle.search(parts, query, 4, 2, 2)
+    assert labels.tolist() == [[0, 1, -1, -1]]
+    np.testing.assert_allclose(scores, [[0.375, 0.28125, 0, 0]])
+    assert_parity(build(parts), replace(parts, queries=query.astype(np.float32)), (4, 2, 2))
+
+
+@pytest.mark.parametrize("wrong", ["label", "score", "padding", "twice"])
+def test_the_comparison_notices(wrong: str) -> None:
+    ids, scores = np.array([[3, 5, -1]]), np.array([[0.5, 0.25, 0.0]])
+    found = ids.copy(), scores.copy()
+    if wrong == "label":
+        found[0][0, 0] = 4
+    elif wrong == "score":
+        found[1][0, 0] = 0.5001
+    elif wrong == "padding":
+        found[0][0, 2] = 9
+    else:
+        found[0][0, 1] = 3
+    oracle.assert_same_results((ids, scores), (ids, scores))
+    with pytest.raises(AssertionError):
+        oracle.assert_same_results(found, (ids, scores))
