@@ -188,6 +188,30 @@ def test_every_command_explains_itself(command):
         assert "elias-idx " + command[0] in output
 
 
+@pytest.mark.parametrize("limit", [3000, 150_000])
+def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_path, limit):
+    """The first limit stops a prediction file, the second a checkpoint."""
+    command = {
+        3000: ["predict", folder / "model", folder / "test.jsonl", "--out", tmp_path / "out.jsonl"],
+        150_000: ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"],
+    }[limit]
+    script = (
+        "import resource, torch\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "from elias_idx.cli import main\n"
+        "main()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, *map(str, command)], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert "Error: " in found.stderr
+    assert "File too large" in found.stderr
+    assert "Traceback" not in found.stderr
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ([] if limit == 3000 else ["model.training", "model.training/run.json"])
+
+
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
     arguments = [
         "train",

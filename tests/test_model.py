@@ -1,7 +1,10 @@
 """Models as folders: saving, loading, predicting, evaluating."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -86,6 +89,39 @@ def test_a_model_can_be_saved_over_itself(copy):
     before = model.predict(texts, 5)
     model.save(copy, overwrite=True)
     assert model.predict(texts, 5) == before == Model.load(copy).predict(texts, 5)
+
+
+def test_files_that_are_no_part_of_a_model_are_never_lost(copy):
+    (copy / "notes.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"holds notes\.txt besides its model"):
+        Model.load(copy).save(copy, overwrite=True)
+    assert (copy / "notes.txt").read_text() == "precious"
+
+
+def test_others_may_read_a_saved_model(saved):
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in [saved, *saved.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+
+
+@pytest.mark.parametrize("limit", [1000, 20_000, 60_000])
+def test_a_full_disk_leaves_nothing_behind(saved, tmp_path, limit):
+    """A limit on the size of files stands for the disk: writing beyond it fails in the same place."""
+    script = (
+        "import resource, sys\n"
+        "from elias_idx import Model\n"
+        "model = Model.load(sys.argv[1])\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "try:\n"
+        "    model.save(sys.argv[2])\n"
+        "except OSError as error:\n"
+        "    print('refused', error)\n"
+    )
+    arguments = [sys.executable, "-c", script, str(saved), str(tmp_path / "model")]
+    found = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("refused")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_there_and_something_else(tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from elias_idx.errors import DataError
+from elias_idx.files import replacing
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
@@ -52,16 +53,10 @@ def read_rows(path: str | PathLike[str], fields: Sequence[str] = ("text", "label
 
 
 def write_rows(path: str | PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object a line, into a file beside `path` that takes its place when it is whole."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    try:
-        with _open_text(partial, "w") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Writes one JSON object a line; the file appears when it is whole. `.gz` and `.xz` are packed."""
+    with replacing(Path(path)) as partial, _open_text(partial, "w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _open_text(path: Path, mode: str) -> IO[str]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
 from elias_idx.errors import DataError
+from elias_idx.files import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TextFeatures:
         vocabularies = [counter.get_feature_names_out().tolist() for counter in self._counters]
         content = {"config": asdict(self.config), "vocabularies": vocabularies}
         (folder / "features.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        save_file({"idf": self._tfidf.idf_.astype(np.float32)}, folder / "features.safetensors")
+        save_tensors(folder / "features.safetensors", {"idf": self._tfidf.idf_.astype(np.float32)})
 
     @classmethod
     def load(cls, folder: Path) -> TextFeatures:
@@ -101,5 +101,5 @@ class TextFeatures:
         settings: dict[str, Any] = content["config"]
         settings |= {name: tuple(settings[name]) for name in ("word_ngrams", "char_ngrams")}
         features = cls(FeatureConfig(**settings), content["vocabularies"])
-        features._tfidf.idf_ = load_file(folder / "features.safetensors")["idf"]
+        features._tfidf.idf_ = load_tensors(folder / "features.safetensors")["idf"]
         return features

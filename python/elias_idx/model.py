@@ -17,23 +17,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from elias_idx import __version__, _core
 from elias_idx.data import LabelVocabulary
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
+from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Index
 from elias_idx.metrics import evaluate, inverse_propensities
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
+
+_PARTS = {"model.json", "encoder", "index", "labels.safetensors"}
 
 Inputs = Sequence[str] | npt.NDArray[np.floating]
 
@@ -164,8 +165,9 @@ class Model:
         """
         path = Path(path).absolute()
         check_replaceable(path, overwrite)
-        partial = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
         try:
+            partial.mkdir()
             self._write(partial)
             _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
         finally:
@@ -175,7 +177,7 @@ class Model:
         (folder / "encoder").mkdir()
         self.encoder.save(folder / "encoder")
         self.index.save(folder / "index")
-        save_file({"counts": self.label_counts}, folder / "labels.safetensors")
+        save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -202,7 +204,7 @@ class Model:
         content = _read_description(folder)
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
-            counts = load_file(folder / "labels.safetensors")["counts"]
+            counts = load_tensors(folder / "labels.safetensors")["counts"]
             index = Index.load(folder / "index", mmap=mmap)
             if (len(counts), encoder.dim) != (index.num_labels, index.dim):
                 raise ValueError(
@@ -210,7 +212,7 @@ class Model:
                     f"of {index.num_labels} labels and size {index.dim}"
                 )
             return cls(encoder, index, counts, content["num_training_texts"], content["settings"])
-        except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the model is damaged: {error}") from error
 
 
@@ -222,6 +224,8 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
     if not (path / "model.json").is_file():
         raise FileExistsError(f"{path} is no model, so it won't be overwritten: move it away first")
+    if strays := sorted({entry.name for entry in path.iterdir()} - _PARTS):
+        raise FileExistsError(f"{path} holds {', '.join(strays)} besides its model: move that away first")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from elias_idx.config import Config
 from elias_idx.data import Row, read_rows, write_rows
 from elias_idx.demo import icd10cm
 from elias_idx.errors import ConfigError, FormatError
+from elias_idx.files import replacing
 from elias_idx.model import Model
 from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
 
@@ -162,9 +163,8 @@ def _read_report(out: Path) -> dict[str, Any]:
 
 
 def _write_report(out: Path, report: dict[str, Any]) -> None:
-    partial = out / ".report.json.partial"
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / "report.json")
+    with replacing(out / "report.json") as partial:
+        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
 
 from elias_idx.features import TextFeatures
+from elias_idx.files import load_tensors, save_tensors
 
 Array = npt.NDArray[np.float32]
 
@@ -67,10 +67,10 @@ class BagEncoder:
         self.features.save(folder)
         (folder / "bag.json").write_text(json.dumps({"length": self.length}), encoding="utf-8")
         tensors = {"embeddings": self.embeddings, "gain": self.gain, "bias": self.bias}
-        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, folder / "bag.safetensors")
+        save_tensors(folder / "bag.safetensors", tensors)
 
     @classmethod
     def load(cls, folder: Path) -> BagEncoder:
         """Reads what `save` wrote."""
         settings = json.loads((folder / "bag.json").read_text(encoding="utf-8"))
-        return cls(TextFeatures.load(folder), **load_file(folder / "bag.safetensors"), length=settings["length"])
+        return cls(TextFeatures.load(folder), **load_tensors(folder / "bag.safetensors"), length=settings["length"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from elias_idx.config import Config
 from elias_idx.errors import FormatError
+from elias_idx.files import replacing
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.epoch import Optimizers, Trainee
 from elias_idx.train.network import Adjacency, EliasNetwork
@@ -43,11 +43,13 @@ def save_checkpoint(folder: Path, progress: Progress, trainee: Trainee, optimize
     tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
     beta = trainee.network.adjacency.beta
     metadata = {"progress": json.dumps({"stage": progress.stage, "epochs_done": progress.epochs_done, "beta": beta})}
-    partial = folder / f".{_FILE}.partial"
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(folder / _FILE)
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    try:
+        with replacing(folder / _FILE) as partial:
+            save_file(contiguous, partial, metadata)
+    except SafetensorError as error:
+        # How safetensors reports a full disk.
+        raise OSError(f"{folder / _FILE} can't be written: {error}") from error
 
 
 def read_progress(folder: Path) -> Progress | None:

@@ -1,0 +1,55 @@
+"""Files that appear whole or not at all, and safetensors files with errors of the usual kinds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from elias_idx.errors import FormatError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; it takes the place of `path` when the block ends well.
+
+    The file is synced first, and removed if the block fails.
+    """
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    # Not by `save_file`, which makes files that only their owner can read.
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
+
+
+def load_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Reads a safetensors file.
+
+    Raises:
+        FormatError: it is damaged.
+        OSError: it can't be read.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise FormatError(f"{path} is damaged: {error}") from error
