@@ -133,6 +133,32 @@ def test_path_scores_carry_gradients_to_clusters_and_adjacency():
     assert not scores.grad[0, 2:].any()
 
 
+def test_gradients_are_the_same_bits_every_time():
+    # Large enough that torch works on it with several threads, whose sums must not depend on their order.
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    rows = [rng.choice(2000, 800, replace=False) for _ in range(40)]
+    adjacency = Adjacency(rows, 2000, [rng.normal(size=800).astype(np.float32) for _ in rows], 400.0)
+    network = EliasNetwork(DIM, adjacency, alpha=3.0, label_bias=-2.0)
+    logits, beam = torch.randn(256, 40), torch.rand(256, 40).topk(10, dim=1).indices
+    factor = torch.randn(256 * 500)
+    gradients = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in range(6):
+            network.zero_grad()
+            scores = logits.clone().requires_grad_()
+            found = network.shortlist(scores.softmax(1), beam, adjacency.weights(), 500)
+            (found.path_scores * factor).sum().backward()
+            gradients.append((scores.grad, adjacency.logits.grad.clone()))
+    finally:
+        torch.set_num_threads(threads)
+    for scores_gradient, logits_gradient in gradients[1:]:
+        assert torch.equal(scores_gradient, gradients[0][0])
+        assert torch.equal(logits_gradient, gradients[0][1])
+
+
 def test_best_paths_of_positives_look_past_the_shortlist():
     rows, _, adjacency = learned_adjacency()
     network = EliasNetwork(DIM, adjacency, alpha=1.0, label_bias=0.0)

@@ -169,8 +169,7 @@ class EliasNetwork(nn.Module):
             slots, labels = slots.gather(1, order)[found], labels[found]
             indptr = torch.cat([found.new_zeros(1, dtype=torch.int64), found.sum(1).cumsum(0)])
             pattern = Ragged(indptr, labels, torch.zeros(len(labels), device=labels.device), self.adjacency.num_labels)
-        path_scores = cluster_scores[pattern.owners(), slots // width] * weights.flatten()[slots]
-        return Shortlist(pattern, path_scores)
+        return Shortlist(pattern, self._path_scores(cluster_scores, weights, pattern.owners(), slots))
 
     def best_paths(self, cluster_scores: Tensor, beam: Tensor, weights: Tensor, positives: Ragged) -> Tensor:
         """s_l of the given labels that the beam reaches, cut off by no shortlist; [reached] of the E labels.
@@ -185,13 +184,20 @@ class EliasNetwork(nn.Module):
         entries, clusters = slots.owners(), slots.indices // self.adjacency.labels_per_cluster
         queries = positives.owners()[entries]
         in_beam = (beam[queries] == clusters[:, None]).any(1)
-        paths = cluster_scores[queries[in_beam], clusters[in_beam]] * weights.flatten()[slots.indices[in_beam]]
+        paths = self._path_scores(cluster_scores, weights, queries[in_beam], slots.indices[in_beam])
         best = paths.new_full((len(positives.indices),), -1.0)
         best = best.scatter_reduce(0, entries[in_beam], paths, "amax")
         return best[best >= 0]
 
+    def _path_scores(self, cluster_scores: Tensor, weights: Tensor, queries: Tensor, slots: Tensor) -> Tensor:
+        """s_c · a_{c,l} of the entries in the given slots (cluster · κ + position) for the given queries, [E]."""
+        clusters = slots // self.adjacency.labels_per_cluster
+        # By `index_select`, whose gradient adds up in one order; that of indexing depends on the threads.
+        scores = cluster_scores.flatten().index_select(0, queries * cluster_scores.shape[1] + clusters)
+        return scores * weights.flatten().index_select(0, slots)
+
     def label_logits(self, embeddings: Tensor, pattern: Ragged, skip_below: float = 0.0) -> Tensor:
-        """Z = w_l · e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
+        """The logits z = w_l · e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
         return sampled_dots(embeddings, self.label_weights, self.label_bias, pattern, skip_below)
 
     @torch.no_grad()
