@@ -163,6 +163,29 @@ fn a_mapped_index_outlives_its_folder() {
 }
 
 #[test]
+fn a_load_during_saves_gets_one_index_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("index");
+    let models = [Model::random(1, 6, 4, 40, 5).build(), Model::random(2, 6, 4, 40, 5).build()];
+    models[0].save(&folder, false).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for model in models.iter().cycle().take(60) {
+                model.save(&folder, true).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        while !done.load(std::sync::atomic::Ordering::Acquire) {
+            for loading in [Loading::Map, Loading::Read] {
+                // The checksums of another index's files would not be those of this one's manifest.
+                Index::load(&folder, loading).unwrap().verify().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
 fn a_missing_parent_is_an_error() {
     let root = tempfile::tempdir().unwrap();
     let (kind, _) = io_kind(Model::complete().save(root.path().join("no/such"), false));

@@ -28,9 +28,18 @@ impl Files {
     /// Opens a folder's files, mapped or read into memory.
     pub(crate) fn open(folder: &Path, loading: Loading) -> Result<Self> {
         let location = format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR);
-        Self::collect(location, read_manifest(folder)?, |name, size| {
-            open_file(&folder.join(name), size, loading)
-        })
+        let mut manifest = read_manifest(folder)?;
+        loop {
+            let files = Self::collect(location.clone(), manifest.clone(), |name, size| {
+                open_file(&folder.join(name), size, loading)
+            });
+            // A save may have replaced the folder meanwhile: these would be files of two indexes.
+            let now = read_manifest(folder)?;
+            if now == manifest {
+                return files;
+            }
+            manifest = now;
+        }
     }
 
     /// Copies files that are in memory.
