@@ -36,7 +36,7 @@ def main(out: Path, settings: tuple[str, ...]) -> None:
     def report(result: EpochResult) -> None:
         if result.ends_stage:
             click.echo(f"stage {result.progress.stage}, {time.perf_counter() - start:.0f} s: {' '.join(settings)}")
-            _print_metrics(result.model, dev)
+            _print_metrics(result.model(), dev)
 
     data = TrainingSet([row.text for row in fit], [row.labels for row in fit])
     train_model(data, out, config, if_exists="overwrite", on_epoch=report)

@@ -1,6 +1,6 @@
 """Omikuji on the demo's data, with the same n-grams that the demo's encoder uses.
 
-    pip install omikuji && python benchmarks/icd10cm_peers.py
+    pip install omikuji==0.5.2 && python benchmarks/icd10cm_peers.py
 
 Trains on the demo's training texts, evaluates on its test texts and prints a line for the README's table.
 """
@@ -17,9 +17,10 @@ import numpy as np
 import omikuji
 import scipy.sparse as sp
 
+from elias_idx.config import Config
 from elias_idx.data import LabelVocabulary, Row
 from elias_idx.demo import icd10cm
-from elias_idx.features import FeatureConfig, TextFeatures
+from elias_idx.features import TextFeatures
 from elias_idx.metrics import evaluate
 
 _K = 100
@@ -32,8 +33,8 @@ def main(num_threads: int, dev: bool) -> None:
     """Trains and evaluates Omikuji with its default settings."""
     data = icd10cm.load()
     train, test = data.split_dev() if dev else (data.train, data.test)
-    features = TextFeatures(FeatureConfig())
-    vocabulary = LabelVocabulary(label for row in train for label in row.labels)
+    features = TextFeatures(Config().features)
+    vocabulary = LabelVocabulary.of_rows(row.labels for row in train)
     start = time.perf_counter()
     train_features = features.fit_transform([row.text for row in train])
     test_features = features.transform([row.text for row in test])

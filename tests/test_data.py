@@ -50,7 +50,8 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         ('{"text": "x"}', "no 'labels'"),
         ('{"text": 3, "labels": []}', "'text' must be a string, got int"),
         ('{"text": "x", "labels": "a"}', "'labels' must be a list of strings"),
-        ('{"text": "x", "labels": [1]}', "'labels' must be a list of strings"),
+        ('{"text": "x", "labels": [1]}', "labels must be strings, got 1"),
+        ('{"text": "\\udc00", "labels": []}', "'text' has a lone surrogate"),
         ('{"text": "x", "labels": ["\\ud800"]}', "lone surrogate"),
         ("[1]", "expected a JSON object, got list"),
         ("{", "not a JSON object"),
@@ -67,15 +68,34 @@ def test_bad_rows_are_named_by_file_and_line(tmp_path, line, message):
 
 def test_bytes_that_are_no_text_are_named_by_file(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"text": "\xff", "labels": []}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: can't be read"):
+    good = b'{"text": "x", "labels": []}\n'
+    path.write_bytes(good * 50 + b'{"text": "\xff", "labels": []}\n' + good)
+    with pytest.raises(DataError, match=r"rows\.jsonl:51: not UTF-8"):
         list(read_rows(path))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "x", "labels": []}\r\n')
+    assert list(read_rows(path)) == [Row("x", [])]
 
 
 def test_a_truncated_archive_is_an_error(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
-    path.write_bytes(gzip.compress(json.dumps(ROWS[0]).encode() * 100)[:-20])
-    with pytest.raises(DataError, match="can't be read"):
+    path.write_bytes(gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in ROWS) * 100)[:-20])
+    with pytest.raises(DataError, match="can't be unpacked"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_a_damaged_archive_is_an_error(tmp_path, suffix):
+    path = tmp_path / f"rows.jsonl{suffix}"
+    write_rows(path, [{"text": str(number), "labels": []} for number in range(5000)])
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 40] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="can't be unpacked|not a JSON object|not UTF-8"):
         list(read_rows(path))
 
 
@@ -90,8 +110,12 @@ def test_data_errors_are_value_errors_of_the_library():
     assert issubclass(DataError, EliasIdxError)
 
 
-def test_vocabulary_sorts_names_and_merges_repeats():
-    vocabulary = LabelVocabulary(["b", "a", "b", "c"])
+def test_ids_are_in_the_order_of_the_names():
+    assert LabelVocabulary(["z", "a"]).matrix([["a"], ["z"]]).toarray().tolist() == [[0, 1], [1, 0]]
+
+
+def test_the_vocabulary_of_rows_is_sorted_and_without_repeats():
+    vocabulary = LabelVocabulary.of_rows([["b", "a"], ["b", "c"]])
     assert vocabulary.names == ["a", "b", "c"]
     matrix = vocabulary.matrix([["c", "a", "c"], [], ["b"]])
     assert matrix.dtype == np.float32

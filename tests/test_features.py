@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from elias_idx.config import Config
 from elias_idx.errors import DataError
 from elias_idx.features import FeatureConfig, TextFeatures
 
@@ -15,7 +16,7 @@ TEXTS = [
 
 
 def test_rows_have_unit_length_and_unknown_texts_none():
-    features = TextFeatures(FeatureConfig())
+    features = TextFeatures(Config().features)
     matrix = features.fit_transform(TEXTS)
     assert matrix.dtype == np.float32
     assert matrix.shape == (4, features.num_features)
@@ -24,13 +25,13 @@ def test_rows_have_unit_length_and_unknown_texts_none():
 
 
 def test_transform_repeats_what_fitting_gave():
-    features = TextFeatures(FeatureConfig())
+    features = TextFeatures(Config().features)
     matrix = features.fit_transform(TEXTS)
     assert abs(features.transform(TEXTS) - matrix).max() < 1e-6
 
 
 def test_saved_features_load_and_give_the_same(tmp_path):
-    features = TextFeatures(FeatureConfig(word_ngrams=(1, 1), char_ngrams=(2, 3)))
+    features = TextFeatures(FeatureConfig((1, 1), (2, 3), 1, 2))
     matrix = features.fit_transform(TEXTS)
     features.save(tmp_path)
     loaded = TextFeatures.load(tmp_path)
@@ -40,14 +41,14 @@ def test_saved_features_load_and_give_the_same(tmp_path):
 
 @pytest.mark.parametrize(("words", "chars"), [((0, 0), (3, 4)), ((1, 2), (0, 0))])
 def test_either_kind_of_n_gram_can_be_left_out(tmp_path, words, chars):
-    features = TextFeatures(FeatureConfig(words, chars))
+    features = TextFeatures(FeatureConfig(words, chars, 1, 2))
     matrix = features.fit_transform(TEXTS)
     features.save(tmp_path)
     assert abs(TextFeatures.load(tmp_path).transform(TEXTS) - matrix).max() < 1e-6
 
 
 def test_rare_n_grams_are_left_out():
-    every, frequent = (TextFeatures(FeatureConfig((1, 1), (0, 0), min_word_texts=least)) for least in (1, 2))
+    every, frequent = (TextFeatures(FeatureConfig((1, 1), (0, 0), least, 1)) for least in (1, 2))
     every.fit_transform(TEXTS)
     frequent.fit_transform(TEXTS)
     # viral, hepatitis, fracture, of, the stand in two texts each.
@@ -56,4 +57,4 @@ def test_rare_n_grams_are_left_out():
 
 def test_texts_without_features_are_an_error():
     with pytest.raises(DataError, match="no features"):
-        TextFeatures(FeatureConfig()).fit_transform(["", "  "])
+        TextFeatures(Config().features).fit_transform(["", "  "])

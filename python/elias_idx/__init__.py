@@ -29,7 +29,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Model":
-        from elias_idx.model import Model
+        try:
+            from elias_idx.model import Model
+        except ModuleNotFoundError as error:
+            from elias_idx.errors import MissingExtraError
 
+            raise MissingExtraError(str(error.name), "train") from error
         return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elias_idx.errors import ConfigError
+from elias_idx.features import FeatureConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +39,7 @@ class Config:
     min_char_texts: int = _setting(2, "training texts that a character n-gram must occur in", 1)
 
     num_clusters: int | None = _setting(None, "clusters C; by default 2^ceil(log2(L / 100))", 1)
-    labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2", 1)
+    labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
     alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)
     beta: float | None = _setting(None, "factor β on the adjacency softmax; by default 0.75 L / C", 1e-6)
     adjacency_start: str = _setting("partition", "stage 2's first logits: partition or uniform (at random)")
@@ -60,7 +61,7 @@ class Config:
     beam_size: int = _setting(20, "default beam B of the index", 1)
     shortlist_size: int = _setting(2000, "default shortlist S of the index", 1)
 
-    seed: int = _setting(0, "of everything random", 0)
+    seed: int = _setting(0, "of everything random", 0, 2**63 - 1)
     device: str = _setting("cpu", "torch device to train on, such as cpu or cuda")
     num_threads: int | None = _setting(None, "CPU threads; by default those that the process may use", 1)
 
@@ -78,6 +79,11 @@ class Config:
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
         if self.word_ngrams == self.char_ngrams == (0, 0):
             raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
+
+    @property
+    def features(self) -> FeatureConfig:
+        """The settings of the n-grams."""
+        return FeatureConfig(self.word_ngrams, self.char_ngrams, self.min_word_texts, self.min_char_texts)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Config:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -45,28 +46,31 @@ def read_rows(path: str | PathLike[str], fields: Sequence[str] = ("text", "label
     path = Path(path)
     number = 0
     try:
-        with _open_text(path, "r") as lines:
+        # Bytes, decoded line by line, so that an error names its line.
+        with _open(path, "rb") as lines:
             for number, line in enumerate(lines, start=1):
                 yield _parse_row(line, fields, f"{path}:{number}")
-    except (UnicodeDecodeError, EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}:{number + 1}: can't be read as UTF-8 JSON lines: {error}") from error
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}:{number + 1}: can't be unpacked: {error}") from error
 
 
 def write_rows(path: str | PathLike[str], rows: Iterable[dict[str, Any]]) -> None:
     """Writes one JSON object a line; the file appears when it is whole. `.gz` and `.xz` are packed."""
-    with replacing(Path(path)) as partial, _open_text(partial, "w") as file:
+    with replacing(Path(path)) as partial, _open(partial, "wb") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
 
 
-def _open_text(path: Path, mode: str) -> IO[str]:
-    opener: Callable[..., IO[str]] = _OPENERS.get(path.suffix, open)
-    return opener(path, mode + "t", encoding="utf-8")
+def _open(path: Path, mode: str) -> IO[bytes]:
+    opener: Callable[..., IO[bytes]] = _OPENERS.get(path.suffix, open)
+    return opener(path, mode)
 
 
-def _parse_row(line: str, fields: Sequence[str], where: str) -> Row:
+def _parse_row(line: bytes, fields: Sequence[str], where: str) -> Row:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8: {error}") from error
     except ValueError as error:
         raise DataError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(row, dict):
@@ -77,13 +81,22 @@ def _parse_row(line: str, fields: Sequence[str], where: str) -> Row:
     text = row["text"] if "text" in fields else ""
     if not isinstance(text, str):
         raise DataError(f"{where}: 'text' must be a string, got {type(text).__name__}")
+    if not _is_utf8(text):
+        raise DataError(f"{where}: 'text' has a lone surrogate, which UTF-8 can't hold")
     labels = row["labels"] if "labels" in fields else []
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{where}: 'labels' must be a list of strings")
+    if not isinstance(labels, list):
+        raise DataError(f"{where}: 'labels' must be a list of strings, got {type(labels).__name__}")
+    check_labels(labels, where)
+    return Row(text, labels)
+
+
+def check_labels(labels: Iterable[Any], where: str) -> None:
+    """Raises a DataError unless all labels are strings that UTF-8 can hold."""
     for label in labels:
+        if not isinstance(label, str):
+            raise DataError(f"{where}: labels must be strings, got {label!r}")
         if not _is_utf8(label):
             raise DataError(f"{where}: label {label!r} has a lone surrogate, which UTF-8 can't hold")
-    return Row(text, labels)
 
 
 def _is_utf8(text: str) -> bool:
@@ -95,11 +108,20 @@ def _is_utf8(text: str) -> bool:
 
 
 class LabelVocabulary:
-    """Label names and their ids: 0 to L−1 in the order of the sorted names."""
+    """Label names and their ids, 0 to L−1 in the order of the names.
+
+    Args:
+        names: each once.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names: list[str] = sorted(set(names))
+        self.names: list[str] = list(names)
         self._ids = {name: number for number, name in enumerate(self.names)}
+
+    @classmethod
+    def of_rows(cls, labels: Iterable[Iterable[str]]) -> LabelVocabulary:
+        """All labels that occur, sorted, so that ids don't depend on the order of the rows."""
+        return cls(sorted({name for row in labels for name in row}))
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,7 +2,7 @@
 
 from elias_idx._core import EliasIdxError, FormatError
 
-__all__ = ["ConfigError", "DataError", "EliasIdxError", "FormatError", "MissingExtraError"]
+__all__ = ["ConfigError", "DataError", "EliasIdxError", "FormatError", "MissingExtraError", "TrainingError"]
 
 
 class DataError(EliasIdxError, ValueError):
@@ -11,6 +11,10 @@ class DataError(EliasIdxError, ValueError):
 
 class ConfigError(EliasIdxError, ValueError):
     """A setting that is unknown, out of range or at odds with another one."""
+
+
+class TrainingError(EliasIdxError):
+    """Training can't go on; the text says what to change."""
 
 
 class MissingExtraError(EliasIdxError, ModuleNotFoundError):

@@ -27,10 +27,10 @@ class FeatureConfig:
         min_char_texts: in how many training texts a character n-gram must occur.
     """
 
-    word_ngrams: tuple[int, int] = (1, 2)
-    char_ngrams: tuple[int, int] = (3, 5)
-    min_word_texts: int = 1
-    min_char_texts: int = 2
+    word_ngrams: tuple[int, int]
+    char_ngrams: tuple[int, int]
+    min_word_texts: int
+    min_char_texts: int
 
 
 class TextFeatures:
@@ -91,7 +91,7 @@ class TextFeatures:
         """Writes `features.json` (settings and n-grams) and `features.safetensors` (idf weights)."""
         vocabularies = [counter.get_feature_names_out().tolist() for counter in self._counters]
         content = {"config": asdict(self.config), "vocabularies": vocabularies}
-        (folder / "features.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (folder / "features.json").write_text(json.dumps(content), encoding="utf-8")
         save_tensors(folder / "features.safetensors", {"idf": self._tfidf.idf_.astype(np.float32)})
 
     @classmethod

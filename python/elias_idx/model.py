@@ -10,11 +10,13 @@ N inputs, L labels, D dimensions. The folder:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +35,6 @@ from elias_idx.metrics import evaluate, inverse_propensities
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
-
-_PARTS = {"model.json", "encoder", "index", "labels.safetensors"}
 
 Inputs = Sequence[str] | npt.NDArray[np.floating]
 
@@ -76,7 +76,9 @@ class Model:
         index: embeddings → labels; it has label names.
         label_counts: in how many training texts each label occurs, int64 [L].
         num_training_texts: how many there were.
-        settings: the training configuration, for the record.
+        settings: the training configuration and a fingerprint of the data, for the record.
+        path: the folder that the model was loaded from; None for one that was not.
+        checksums: SHA-256 of that folder's files outside the index.
     """
 
     encoder: Encoder
@@ -84,6 +86,8 @@ class Model:
     label_counts: npt.NDArray[np.int64]
     num_training_texts: int
     settings: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self, texts: Inputs) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
@@ -113,7 +117,12 @@ class Model:
             num_threads: as in `Index.search`.
         """
         found = self.index.search(
-            self.encode(texts), k, beam_size=beam_size, shortlist_size=shortlist_size, num_threads=num_threads
+            self.encode(texts),
+            # There is no padding here, so more labels than there are would only take memory.
+            min(k, self.index.num_labels),
+            beam_size=beam_size,
+            shortlist_size=shortlist_size,
+            num_threads=num_threads,
         )
         counts = (found.labels >= 0).sum(1)
         names = self.index.names(found.labels)
@@ -142,9 +151,11 @@ class Model:
             propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
             num_threads: as in `Index.search`.
         """
-        assert self.index.label_names is not None
-        relevant, unseen = LabelVocabulary(self.index.label_names).matrix_with_unseen(labels)
-        found = self.index.search(self.encode(texts), max(*ks, *recall_ks), num_threads=num_threads)
+        if not (cutoffs := (*ks, *recall_ks)):
+            raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
+        relevant, unseen = self._vocabulary.matrix_with_unseen(labels)
+        k = min(max(cutoffs), self.index.num_labels)
+        found = self.index.search(self.encode(texts), k, num_threads=num_threads)
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         metrics = evaluate(
             found.labels,
@@ -155,6 +166,23 @@ class Model:
         )
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
         return Evaluation(metrics, len(labels), without_labels, unseen)
+
+    @cached_property
+    def _vocabulary(self) -> LabelVocabulary:
+        if self.index.label_names is None:
+            raise ValueError("this model's index has no label names, which are needed to evaluate it")
+        return LabelVocabulary(self.index.label_names)
+
+    def verify(self) -> None:
+        """Recomputes the checksums of all files of a loaded model, its index's included.
+
+        Raises:
+            FormatError: a file is damaged or missing; which one is said.
+        """
+        for name, expected in self.checksums.items():
+            if self.path is not None and _sha256(self.path / name) != expected:
+                raise FormatError(f"{self.path / name} is damaged: its checksum is another one than when it was saved")
+        self.index.verify()
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
         """Writes the model's folder beside `path` and moves it there when it is whole.
@@ -185,6 +213,11 @@ class Model:
             "encoder": self.encoder.kind,
             "num_training_texts": self.num_training_texts,
             "settings": dict(self.settings),
+            "required_features": [],
+            "sha256": {
+                str(path.relative_to(folder).as_posix()): _sha256(path)
+                for path in sorted([*(folder / "encoder").iterdir(), folder / "labels.safetensors"])
+            },
         }
         (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -200,7 +233,7 @@ class Model:
             FileNotFoundError: there is no such folder.
             FormatError: the folder is no model, is damaged, or comes from a newer version.
         """
-        folder = Path(path)
+        folder = Path(path).absolute()
         content = _read_description(folder)
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
@@ -211,7 +244,9 @@ class Model:
                     f"{len(counts)} label counts and an encoder of size {encoder.dim} stand beside an index "
                     f"of {index.num_labels} labels and size {index.dim}"
                 )
-            return cls(encoder, index, counts, content["num_training_texts"], content["settings"])
+            return cls(
+                encoder, index, counts, content["num_training_texts"], content["settings"], folder, content["sha256"]
+            )
         except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the model is damaged: {error}") from error
 
@@ -224,8 +259,27 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
     if not (path / "model.json").is_file():
         raise FileExistsError(f"{path} is no model, so it won't be overwritten: move it away first")
-    if strays := sorted({entry.name for entry in path.iterdir()} - _PARTS):
-        raise FileExistsError(f"{path} holds {', '.join(strays)} besides its model: move that away first")
+    strays = [entry.relative_to(path).as_posix() for entry in path.rglob("*") if not _is_part(entry.relative_to(path))]
+    if strays:
+        raise FileExistsError(f"{path} holds {', '.join(sorted(strays))} besides its model: move that away first")
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a path within a model's folder may belong to a model."""
+    match path.parts:
+        case ("model.json" | "labels.safetensors" | "encoder" | "index",):
+            return True
+        case ("encoder" | "index", _):
+            return path.suffix in {".json", ".safetensors"}
+    return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -244,4 +298,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder} has model format {content.get('format_version')}, this elias_idx reads {FORMAT_VERSION}: "
             "upgrade elias_idx"
         )
+    if unknown := content.get("required_features"):
+        raise FormatError(f"{folder} needs {unknown}, which this elias_idx does not know: upgrade elias_idx")
     return content

@@ -29,7 +29,7 @@ def learned_adjacency(seed=0, beta=4.0):
 def positives_of(lists):
     indptr = torch.tensor([0, *np.cumsum([len(row) for row in lists])])
     indices = torch.tensor([label for row in lists for label in row], dtype=torch.int64)
-    return Ragged(indptr, indices, torch.ones(len(indices)), NUM_LABELS)
+    return Ragged(indptr, indices, NUM_LABELS)
 
 
 def test_packed_keys_order_by_score_then_by_smaller_id():

@@ -100,16 +100,20 @@ def train(
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on, --overwrite starts over: give one of them")
+    if dev_embeddings and not dev:
+        raise click.UsageError("--dev-embeddings are the embeddings of the rows of --dev: give both")
+    if dev and (embeddings is None) != (dev_embeddings is None):
+        raise click.UsageError("--embeddings and --dev-embeddings go together")
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
     data = TrainingSet(*_labelled(train_jsonl, embeddings))
-    dev_data = _labelled(dev, dev_embeddings) if dev else None
+    dev_data = _labelled_test(dev, dev_embeddings) if dev else None
 
     def report(result: EpochResult) -> None:
-        line = f"stage {result.progress.stage}, epoch {result.progress.epochs_done} of {result.num_epochs}: "
-        line += f"loss {result.loss:.4f}"
+        progress = result.progress
+        line = f"stage {progress.stage}, epoch {progress.epochs_done} of {result.num_epochs}: loss {progress.loss:.4f}"
         if dev_data:
-            metrics = result.model.evaluate(*dev_data, num_threads=config.num_threads).metrics
+            metrics = result.model().evaluate(*dev_data, num_threads=config.num_threads).metrics
             line += "; dev " + ", ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@100"))
         click.echo(line, err=True)
 
@@ -117,10 +121,11 @@ def train(
     try:
         model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
     except KeyboardInterrupt:
-        click.echo(
-            "\nStopped. The last checkpoint is kept: the same command with --resume goes on from it.",
-            err=True,
+        kept = out.with_name(out.name + ".training").exists()
+        message = (
+            "What is done is kept: the same command with --resume goes on from it." if kept else "Nothing is kept."
         )
+        click.echo(f"\nStopped. {message}", err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
 
@@ -180,9 +185,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent."""
-    inputs, labels = _labelled(test_jsonl, embeddings)
-    if not any(labels):
-        raise DataError(f"{test_jsonl} has no row with a label: there is nothing to evaluate")
+    inputs, labels = _labelled_test(test_jsonl, embeddings)
     result = Model.load(model).evaluate(inputs, labels, propensity=propensity, num_threads=num_threads)
     if as_json:
         click.echo(json.dumps(_as_json(result), ensure_ascii=False))
@@ -249,6 +252,14 @@ def _labelled(path: Path, embeddings: Path | None) -> tuple[Any, list[list[str]]
     if len(array) != len(labels):
         raise DataError(f"{embeddings} has {len(array)} rows, {path} has {len(labels)}")
     return array, labels
+
+
+def _labelled_test(path: Path, embeddings: Path | None) -> tuple[Any, list[list[str]]]:
+    """Like `_labelled`, for a set to evaluate on."""
+    inputs, labels = _labelled(path, embeddings)
+    if not any(labels):
+        raise DataError(f"{path} has no row with a label: there is nothing to evaluate")
+    return inputs, labels
 
 
 def _inputs(path: Path, needs_embeddings: bool) -> Any:

@@ -13,7 +13,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 
 from elias_idx.data import Row
 from elias_idx.errors import MissingExtraError
@@ -128,10 +128,20 @@ def _bucket(text: str) -> int:
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16) % 10
 
 
-def _tabular_xml() -> bytes:
+def installed_version() -> str:
+    """The version of the installed ``simple-icd-10-cm``.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
     try:
-        folder = resources.files("simple_icd_10_cm") / "data"
-    except ModuleNotFoundError as error:
+        return metadata.version("simple-icd-10-cm")
+    except metadata.PackageNotFoundError as error:
         raise MissingExtraError("simple-icd-10-cm", "demo") from error
+
+
+def _tabular_xml() -> bytes:
+    installed_version()
+    folder = resources.files("simple_icd_10_cm") / "data"
     (xml,) = (entry for entry in folder.iterdir() if entry.name.endswith(".xml"))
     return xml.read_bytes()

@@ -5,6 +5,7 @@ Everything lands in one folder:
     data/train.jsonl, data/test.jsonl   the texts
     data/descriptions.json              code → its description
     model/                              the trained model
+    training.json                       seconds of training so far, and stage 1's metrics
     report.json                         seconds by step, metrics by stage, queries per second
 """
 
@@ -15,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from elias_idx.data import Row, read_rows, write_rows
 from elias_idx.demo import icd10cm
 from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import replacing
-from elias_idx.model import Model
-from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
+from elias_idx.model import Evaluation, Model
+from elias_idx.train import EpochResult, Progress, TrainingSet, train_model
 
 _METRICS = ("P@1", "P@3", "P@5", "R@10", "R@100")
 _EXAMPLES = 5
@@ -47,91 +47,85 @@ def run_demo(out: Path, config: Config | None = None) -> dict[str, Any]:
         config: settings other than the defaults.
     """
     config = config or Config()
-    report = _read_report(out)
     seconds: dict[str, float] = {}
     with _timed("data", seconds):
         _prepare_data(out / "data")
     train, test = (list(read_rows(out / "data" / f"{part}.jsonl")) for part in ("train", "test"))
-    descriptions = json.loads((out / "data" / "descriptions.json").read_text(encoding="utf-8"))
-
     texts, labels = [row.text for row in test], [row.labels for row in test]
-    if _is_trained(out, config, report):
-        click.echo(f"{out / 'model'} is up to date")
-        seconds["train"] = report["seconds"]["train"]
-    else:
-        report = {"metrics": {}}
-        seconds["train"] = _train(out, config, train, (texts, labels), report["metrics"])
+    training = _train(out, config, train, (texts, labels))
+    seconds["train"] = training["seconds"]
+
     with _timed("load", seconds):
         model = Model.load(out / "model")
     with _timed("encode", seconds):
         embeddings = model.encode(texts)
     with _timed("search", seconds):
-        report["metrics"]["final"] = _shown(model.evaluate(texts, labels).metrics)
-    report |= {
+        model.index.search(embeddings, 100)
+    report = {
         "settings": asdict(config),
         "seconds": seconds,
+        "metrics": {"stage 1": training["stage 1"], "final": _shown(model.evaluate(texts, labels))},
         "queries_per_second": _throughput(model, embeddings),
     }
-    _write_report(out, report)
+    _write_json(out / "report.json", report)
     _print_report(report)
-    _print_examples(model, texts, labels, descriptions)
+    _print_examples(model, texts, labels, _read_json(out / "data" / "descriptions.json"))
     return report
 
 
 def _prepare_data(folder: Path) -> None:
-    source = {"simple-icd-10-cm": version("simple-icd-10-cm"), "layout": 1}
-    stamp = folder / "source.json"
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == source:
+    """Writes the texts, unless they are there from the same version of the tabular list."""
+    source = {"simple-icd-10-cm": icd10cm.installed_version(), "layout": 1}
+    files = ["train.jsonl", "test.jsonl", "descriptions.json"]
+    if _read_json(folder / "source.json") == source and all((folder / name).is_file() for name in files):
         return
     data = icd10cm.load()
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "train.jsonl", map(asdict, data.train))
     write_rows(folder / "test.jsonl", map(asdict, data.test))
-    (folder / "descriptions.json").write_text(json.dumps(data.descriptions), encoding="utf-8")
-    stamp.write_text(json.dumps(source), encoding="utf-8")
+    _write_json(folder / "descriptions.json", data.descriptions)
+    _write_json(folder / "source.json", source)
 
 
-def _is_trained(out: Path, config: Config, report: dict[str, Any]) -> bool:
-    """Whether the model is there, by this version's format, these settings and this data."""
-    try:
-        Model.load(out / "model")
-    except (FileNotFoundError, FormatError):
-        return False
-    newer = (out / "model" / "model.json").stat().st_mtime >= (out / "data" / "train.jsonl").stat().st_mtime
-    return newer and report.get("settings") == json.loads(json.dumps(asdict(config)))
+def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], list[list[str]]]) -> dict[str, Any]:
+    """Trains the model unless it is up to date; returns the seconds that took and stage 1's metrics.
 
-
-def _train(
-    out: Path,
-    config: Config,
-    rows: list[Row],
-    test: tuple[list[str], list[list[str]]],
-    metrics: dict[str, Any],
-) -> float:
-    """Trains the model, puts stage 1's metrics into `metrics`, and returns the seconds without its evaluation."""
+    Both are kept in `training.json` after every epoch, so that they survive an interruption. The time of
+    evaluating stage 1 does not count.
+    """
     data = TrainingSet([row.text for row in rows], [row.labels for row in rows])
-    stage1_metrics = out / "stage1.json"
-    evaluating: dict[str, float] = {}
+    record = _read_json(out / "training.json")
+    started, counted = time.perf_counter(), 0.0
+
+    def count_seconds() -> None:
+        nonlocal counted
+        elapsed = time.perf_counter() - started
+        record["seconds"] = record.get("seconds", 0.0) + elapsed - counted
+        counted = elapsed
+        _write_json(out / "training.json", record)
 
     def after_epoch(result: EpochResult) -> None:
-        click.echo(f"stage {result.progress.stage}, epoch {result.progress.epochs_done}: loss {result.loss:.3f}")
-        if result.progress.stage == 1 and result.ends_stage:
-            with _timed("stage1", evaluating):
-                found = _shown(result.model.evaluate(*test).metrics)
-                stage1_metrics.write_text(json.dumps(found), encoding="utf-8")
+        nonlocal counted
+        progress = result.progress
+        click.echo(f"stage {progress.stage}, epoch {progress.epochs_done}: loss {progress.loss:.3f}")
+        if progress == Progress(stage=1, epochs_done=1):
+            record["seconds"] = 0.0
+        count_seconds()
+        if progress.stage == 1 and result.ends_stage:
+            record["stage 1"] = _shown(result.model().evaluate(*test))
+            counted = time.perf_counter() - started
+            _write_json(out / "training.json", record)
 
-    start = time.perf_counter()
-    interrupted = (out / "model.training").exists()
     try:
-        if_exists: IfExists = "resume" if interrupted else "overwrite"
-        train_model(data, out / "model", config, if_exists=if_exists, on_epoch=after_epoch)
-    except ConfigError:
-        if not interrupted:
-            raise
-        # What was interrupted had other settings or data: start over.
+        train_model(data, out / "model", config, if_exists="resume", on_epoch=after_epoch)
+    except (ConfigError, FormatError):
+        # What is there has other settings or data, or is damaged.
         train_model(data, out / "model", config, if_exists="overwrite", on_epoch=after_epoch)
-    metrics["stage 1"] = json.loads(stage1_metrics.read_text(encoding="utf-8"))
-    return time.perf_counter() - start - evaluating.get("stage1", 0.0)
+    if counted:
+        count_seconds()
+    else:
+        click.echo(f"{out / 'model'} is up to date")
+    return record
 
 
 def _throughput(model: Model, embeddings: npt.NDArray[np.float32]) -> float:
@@ -143,8 +137,8 @@ def _throughput(model: Model, embeddings: npt.NDArray[np.float32]) -> float:
     return count / elapsed
 
 
-def _shown(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in _METRICS}
+def _shown(evaluation: Evaluation) -> dict[str, float]:
+    return {name: evaluation.metrics[name] for name in _METRICS}
 
 
 @contextmanager
@@ -154,17 +148,18 @@ def _timed(step: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[step] = time.perf_counter() - start
 
 
-def _read_report(out: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """What the file holds; nothing if it is missing or damaged, for then it is made again."""
     try:
-        report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return report
+    return content
 
 
-def _write_report(out: Path, report: dict[str, Any]) -> None:
-    with replacing(out / "report.json") as partial:
-        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from elias_idx.errors import DataError, FormatError
 from elias_idx.features import TextFeatures
 from elias_idx.files import load_tensors, save_tensors
 
@@ -47,7 +48,13 @@ class BagEncoder:
         return self.embeddings.shape[1]
 
     def encode(self, inputs: Sequence[str]) -> Array:
-        """The texts' embeddings, float32 [N, D]."""
+        """The texts' embeddings, float32 [N, D].
+
+        Raises:
+            DataError: the inputs are an array.
+        """
+        if isinstance(inputs, np.ndarray):
+            raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
         result = np.empty((len(inputs), self.dim), np.float32)
         for start in range(0, len(inputs), _TEXTS_AT_ONCE):
             end = start + _TEXTS_AT_ONCE
@@ -73,4 +80,10 @@ class BagEncoder:
     def load(cls, folder: Path) -> BagEncoder:
         """Reads what `save` wrote."""
         settings = json.loads((folder / "bag.json").read_text(encoding="utf-8"))
-        return cls(TextFeatures.load(folder), **load_tensors(folder / "bag.safetensors"), length=settings["length"])
+        features, tensors = TextFeatures.load(folder), load_tensors(folder / "bag.safetensors")
+        dim = tensors["embeddings"].shape[-1]
+        shapes = {"embeddings": (features.num_features, dim), "gain": (dim,), "bias": (dim,)}
+        for name, shape in shapes.items():
+            if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
+                raise FormatError(f"{folder}/bag.safetensors: {name} must be finite numbers of shape {list(shape)}")
+        return cls(features, **tensors, length=settings["length"])

@@ -29,7 +29,7 @@ class PrecomputedEncoder:
         """The inputs themselves as float32 [N, D].
 
         Raises:
-            DataError: they are no array of that size.
+            DataError: they are no array of that size, or not finite.
         """
         array = np.asarray(inputs)
         if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != self.dim:
@@ -37,7 +37,10 @@ class PrecomputedEncoder:
                 f"this model takes embeddings, a float array [N, {self.dim}]; "
                 f"got {array.dtype} of shape {list(array.shape)}"
             )
-        return np.ascontiguousarray(array, np.float32)
+        array = np.ascontiguousarray(array, np.float32)
+        if len(bad := np.flatnonzero(~np.isfinite(array).all(1))):
+            raise DataError(f"the embedding of row {bad[0]} is not finite")
+        return array
 
     def save(self, folder: Path) -> None:
         """Writes `precomputed.json` into the folder."""

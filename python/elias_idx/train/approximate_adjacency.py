@@ -43,26 +43,28 @@ class AdjacencyPattern:
 def approximate_adjacency(trainee: Trainee, labels: sp.csr_matrix) -> AdjacencyPattern:
     """The κ largest entries of each row of the count matrix (Yᵀ M)ᵀ (section 3.2 of the paper).
 
-    M [N, C] holds each text's scores of its top-B clusters, without teacher forcing. A label's own cluster is
-    always kept, so that no label becomes unreachable.
+    M [N, C] holds each text's scores of its top-B clusters, without teacher forcing. A label always keeps its own
+    cluster, also where a cluster has more than κ labels, so that none becomes unreachable.
 
     Args:
         trainee: the model after stage 1.
         labels: Y, CSR [N, L].
     """
     counts = sp.csr_matrix(_beam_scores(trainee).T @ labels)
-    own = _partition(trainee)
+    own_cluster = trainee.network.adjacency.best_cluster.cpu().numpy()
+    # Every entry of the counts and of the partition, whose entries are told apart again below.
+    union = sp.csr_matrix(counts.astype(np.float64) + _partition(own_cluster, counts.shape))
+    clusters = np.repeat(np.arange(union.shape[0]), np.diff(union.indptr))
+    own = own_cluster[union.indices] == clusters
+    count = union.data - own
+    order = np.lexsort((union.indices, -count, ~own, clusters))
+    rank = np.arange(len(order)) - np.repeat(union.indptr[:-1], np.diff(union.indptr))
+    kept = order[own[order] | (rank < trainee.config.labels_per_cluster)]
+    entry_labels = union.indices[kept].astype(np.int64)
     frequency = np.maximum(1, np.asarray((labels != 0).sum(0)).ravel())
-    # Own entries rank above all others: no count exceeds the number of texts times α's clamp of 1.
-    ranked = sp.csr_matrix(counts + own * np.float32(labels.shape[0] + 1))
-    clusters = np.repeat(np.arange(ranked.shape[0]), np.diff(ranked.indptr))
-    order = np.lexsort((ranked.indices, -ranked.data, clusters))
-    rank = np.arange(len(order)) - np.repeat(ranked.indptr[:-1], np.diff(ranked.indptr))
-    kept = order[rank < trainee.config.labels_per_cluster]
-    entry_labels, is_own = ranked.indices[kept].astype(np.int64), ranked.data[kept] > labels.shape[0]
-    count = ranked.data[kept] - is_own * np.float32(labels.shape[0] + 1)
-    indptr = np.concatenate([[0], np.bincount(clusters[kept], minlength=ranked.shape[0]).cumsum()])
-    return AdjacencyPattern(indptr, entry_labels, is_own, (count / frequency[entry_labels]).astype(np.float32))
+    indptr = np.concatenate([[0], np.bincount(clusters[kept], minlength=union.shape[0]).cumsum()])
+    share = (count[kept] / frequency[entry_labels]).astype(np.float32)
+    return AdjacencyPattern(indptr, entry_labels, own[kept], share)
 
 
 @torch.no_grad()
@@ -80,7 +82,6 @@ def _beam_scores(trainee: Trainee) -> sp.csr_matrix:
     return sp.csr_matrix((values.ravel(), columns.ravel(), indptr), shape=shape)
 
 
-def _partition(trainee: Trainee) -> sp.csr_matrix:
+def _partition(own_cluster: npt.NDArray[np.int64], shape: tuple[int, int]) -> sp.csr_matrix:
     """The initial clusters as a CSR matrix of ones, [C, L]."""
-    indptr, indices, data = trainee.network.adjacency.to_csr()
-    return sp.csr_matrix((data, indices, indptr), shape=(len(indptr) - 1, trainee.network.adjacency.num_labels))
+    return sp.csr_matrix((np.ones(len(own_cluster)), (own_cluster, np.arange(len(own_cluster)))), shape=shape)

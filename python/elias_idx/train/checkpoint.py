@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import scipy.sparse as sp
@@ -30,10 +31,12 @@ class Progress:
     Attributes:
         stage: 1 or 2.
         epochs_done: finished epochs of that stage.
+        loss: the mean training loss of the last one.
     """
 
     stage: int
     epochs_done: int
+    loss: float = field(default=math.nan, compare=False)
 
 
 def save_checkpoint(folder: Path, progress: Progress, trainee: Trainee, optimizers: Optimizers) -> None:
@@ -42,7 +45,7 @@ def save_checkpoint(folder: Path, progress: Progress, trainee: Trainee, optimize
     tensors |= {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
     tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
     beta = trainee.network.adjacency.beta
-    metadata = {"progress": json.dumps({"stage": progress.stage, "epochs_done": progress.epochs_done, "beta": beta})}
+    metadata = {"progress": json.dumps({**asdict(progress), "beta": beta})}
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     try:
         with replacing(folder / _FILE) as partial:
@@ -57,7 +60,7 @@ def read_progress(folder: Path) -> Progress | None:
     if not (folder / _FILE).exists():
         return None
     stored = _metadata(folder)
-    return Progress(stored["stage"], stored["epochs_done"])
+    return Progress(int(stored["stage"]), int(stored["epochs_done"]), stored["loss"])
 
 
 def load_trainee(folder: Path, encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config) -> Trainee:
@@ -98,10 +101,10 @@ def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
         raise _damaged(folder) from error
 
 
-def _metadata(folder: Path) -> dict[str, int]:
+def _metadata(folder: Path) -> dict[str, float]:
     try:
         with safe_open(folder / _FILE, framework="pt") as file:
-            stored: dict[str, int] = json.loads(file.metadata()["progress"])
+            stored: dict[str, float] = json.loads(file.metadata()["progress"])
             return stored
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder) from error

@@ -18,7 +18,7 @@ from elias_idx.config import Config
 from elias_idx.encoders import BagEncoder, Encoder, PrecomputedEncoder
 from elias_idx.encoders.bag import LAYER_NORM_EPSILON
 from elias_idx.errors import DataError
-from elias_idx.features import FeatureConfig, TextFeatures
+from elias_idx.features import TextFeatures
 from elias_idx.train.clustering import Features
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.sparse_ops import sparse_product
@@ -75,9 +75,7 @@ class BagModule(TrainableEncoder):
         super().__init__()
         if isinstance(texts, np.ndarray):
             raise DataError("the bag encoder takes texts; for an array of embeddings set encoder to precomputed")
-        self.features = TextFeatures(
-            FeatureConfig(config.word_ngrams, config.char_ngrams, config.min_word_texts, config.min_char_texts)
-        )
+        self.features = TextFeatures(config.features)
         self.clustering_features = self.features.fit_transform(texts)
         self._inputs = Ragged.from_scipy(self.clustering_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from elias_idx.config import Config
+from elias_idx.errors import TrainingError
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.losses import path_loss, shortlist_loss
 from elias_idx.train.network import EliasNetwork
@@ -72,7 +73,7 @@ class Trainee:
 
 
 class Optimizers:
-    """A stage's optimisers and their common schedule: a linear rise over the warm-up, then a linear fall to 0."""
+    """A stage's optimisers and their common schedule: a linear rise over the warm-up, then a linear fall."""
 
     def __init__(self, trainee: Trainee, epochs: int, factor: float) -> None:
         config, network, encoder = trainee.config, trainee.network, trainee.encoder
@@ -95,7 +96,7 @@ class Optimizers:
 
     def step(self) -> None:
         """Applies the gradients and moves the schedule on."""
-        share = min((self.steps_done + 1) / self.warmup_steps, 1 - self.steps_done / self.num_steps)
+        share = learning_rate_share(self.steps_done, self.num_steps, self.warmup_steps)
         for group in self._groups():
             group["lr"] = share * group["full_lr"]
         for optimizer in self.optimizers:
@@ -129,10 +130,19 @@ class Optimizers:
                 yield f"{number}.{position}", parameter, optimizer.state[parameter]
 
 
+def learning_rate_share(step: int, num_steps: int, warmup_steps: float) -> float:
+    """The share of the full learning rate at a step from 0 on: 1 when the warm-up ends, near 0 at the last step."""
+    falling_steps = max(1.0, num_steps - warmup_steps + 1)
+    return min((step + 1) / warmup_steps, (num_steps - step) / falling_steps, 1.0)
+
+
 def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str) -> float:
     """Trains on every text once, in a random order; returns the mean loss.
 
     Everything random follows from `seed`, so that an epoch repeated after a restart is the same epoch.
+
+    Raises:
+        TrainingError: the loss is not finite any more.
     """
     torch.manual_seed(seed)
     order = torch.randperm(trainee.num_texts).to(trainee.labels.indptr.device)
@@ -140,9 +150,11 @@ def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str)
     with tqdm(order.split(trainee.config.batch_size), desc=title, unit="step", disable=None) as batches:
         for number, rows in enumerate(batches, start=1):
             loss = trainee.loss(rows)
+            if not math.isfinite(value := loss.item()):
+                raise TrainingError(f"{title}: the loss became {value}: lower the learning rates")
             loss.backward()
             optimizers.step()
-            total += loss.item()
+            total += value
             batches.set_postfix(loss=f"{total / number:.3f}", refresh=False)
     return total / len(batches)
 

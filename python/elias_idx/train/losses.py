@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# exp of a larger logit would overflow once multiplied by 1 − s; the loss is linear in z long before.
-_MAX_LOGIT = 30.0
 _SMALLEST_SCORE = 1e-30
+_LARGEST_BELOW_1 = 1 - 2**-24
 
 
 def shortlist_loss(path_scores: Tensor, logits: Tensor, relevant: Tensor) -> Tensor:
     """Binary cross entropy of p = s · sigmoid(z) against the relevance, summed over the pairs.
 
-    log(1 − p) = log1p((1 − s) e^z) − softplus(z), which needs no 1 − p.
+    With p = s / (1 + e^−z), log(1 − p) is log1p((1 − s) e^z) − softplus(z), which is accurate for z ≤ 0, and
+    log(1 − s + e^−z) − softplus(−z), which is for z > 0. No gradient reaches an s of 1, since min(1, ·) stops it.
 
     Args:
         path_scores: s in [0, 1], [E].
@@ -22,7 +22,13 @@ def shortlist_loss(path_scores: Tensor, logits: Tensor, relevant: Tensor) -> Ten
         relevant: whether the label is one of the query's, bool [E].
     """
     log_p = path_scores.clamp_min(_SMALLEST_SCORE).log() + F.logsigmoid(logits)
-    log_not_p = torch.log1p((1 - path_scores) * logits.clamp_max(_MAX_LOGIT).exp()) - F.softplus(logits)
+    # `where` and not `clamp`, whose gradient at the bound itself is 0.
+    not_positive = torch.where(logits > 0, 0.0, logits)
+    where_negative = torch.log1p((1 - path_scores) * not_positive.exp()) - F.softplus(logits)
+    rest = torch.log1p(-path_scores.clamp_max(_LARGEST_BELOW_1))
+    tail = torch.where(path_scores < 1, torch.logaddexp(rest, -logits), -logits)
+    where_positive = tail - F.softplus(-logits)
+    log_not_p = torch.where(logits > 0, where_positive, where_negative)
     return -torch.where(relevant, log_p, log_not_p).sum()
 
 

@@ -90,8 +90,7 @@ class Adjacency(nn.Module):
 
     def slots_of(self, labels: Tensor) -> Ragged:
         """The slots (cluster · κ + position) of each label's entries, as the indices of a ragged matrix."""
-        slots = self.label_slots
-        return Ragged(self.label_indptr, slots, torch.ones_like(slots), self.present.numel()).take(labels)
+        return Ragged(self.label_indptr, self.label_slots, self.present.numel()).take(labels)
 
     @torch.no_grad()
     def refresh_best_cluster(self) -> None:
@@ -168,7 +167,7 @@ class EliasNetwork(nn.Module):
             found = labels < self.adjacency.num_labels
             slots, labels = slots.gather(1, order)[found], labels[found]
             indptr = torch.cat([found.new_zeros(1, dtype=torch.int64), found.sum(1).cumsum(0)])
-            pattern = Ragged(indptr, labels, torch.zeros(len(labels), device=labels.device), self.adjacency.num_labels)
+            pattern = Ragged(indptr, labels, self.adjacency.num_labels)
         return Shortlist(pattern, self._path_scores(cluster_scores, weights, pattern.owners(), slots))
 
     def best_paths(self, cluster_scores: Tensor, beam: Tensor, weights: Tensor, positives: Ragged) -> Tensor:
@@ -192,7 +191,7 @@ class EliasNetwork(nn.Module):
     def _path_scores(self, cluster_scores: Tensor, weights: Tensor, queries: Tensor, slots: Tensor) -> Tensor:
         """s_c · a_{c,l} of the entries in the given slots (cluster · κ + position) for the given queries, [E]."""
         clusters = slots // self.adjacency.labels_per_cluster
-        # By `index_select`, whose gradient adds up in one order; that of indexing depends on the threads.
+        # By `index_select`, whose gradient adds up in one order on CPUs; that of indexing depends on the threads.
         scores = cluster_scores.flatten().index_select(0, queries * cluster_scores.shape[1] + clusters)
         return scores * weights.flatten().index_select(0, slots)
 

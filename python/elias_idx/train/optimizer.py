@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Rows updated together: few enough that the four passes over them stay in the cache.
+# Rows updated together on a CPU: few enough that the passes over them stay in the cache.
 _ROWS_PER_CHUNK = 512
 
 
@@ -74,4 +74,5 @@ def _row_chunks(gradient: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     if not bool((rows[1:] > rows[:-1]).all()):
         gradient = gradient.coalesce()
         rows, values = gradient.indices()[0], gradient.values()
-    yield from zip(rows.split(_ROWS_PER_CHUNK), values.split(_ROWS_PER_CHUNK), strict=True)
+    size = _ROWS_PER_CHUNK if rows.device.type == "cpu" else max(1, len(rows))
+    yield from zip(rows.split(size), values.split(size), strict=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from elias_idx.config import Config
-from elias_idx.data import LabelVocabulary
-from elias_idx.errors import DataError
+from elias_idx.data import LabelVocabulary, check_labels
+from elias_idx.errors import ConfigError, DataError
 from elias_idx.model import Inputs, Model
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Progress, load_optimizers, load_trainee, read_progress, save_checkpoint
@@ -20,7 +22,7 @@ from elias_idx.train.clustering import cluster_labels, default_num_clusters
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.epoch import Optimizers, Trainee, train_epoch
 from elias_idx.train.export import export_index
-from elias_idx.train.run_folder import IfExists, RunFolder
+from elias_idx.train.run_folder import IfExists, RunFolder, describe_run
 from elias_idx.train.stage1 import start_stage1
 from elias_idx.train.stage2 import start_stage2
 
@@ -30,16 +32,14 @@ class EpochResult:
     """What an epoch came to.
 
     Attributes:
-        progress: which epoch of which stage it was.
+        progress: which epoch of which stage it was, and its mean training loss.
         num_epochs: how many epochs the stage has.
-        loss: the mean training loss.
-        model: the model as it is now; its arrays are valid only during the callback.
+        model: gives the model as it is now; its arrays are valid only during the callback.
     """
 
     progress: Progress
     num_epochs: int
-    loss: float
-    model: Model
+    model: Callable[[], Model]
 
     @property
     def ends_stage(self) -> bool:
@@ -54,6 +54,9 @@ class TrainingSet:
     Attributes:
         inputs: N texts, or a float array of embeddings [N, D] for the precomputed encoder.
         labels: the labels of each.
+
+    Raises:
+        DataError: nothing has a label, or something is of the wrong type or number.
     """
 
     inputs: Inputs
@@ -62,8 +65,16 @@ class TrainingSet:
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):
             raise DataError(f"there are {len(self.inputs)} inputs, but labels for {len(self.labels)}")
-        if not any(self.labels):
+        if not any(len(row) for row in self.labels):
             raise DataError("the training set is empty: there is no row with a label")
+        for number, row in enumerate(self.labels):
+            if isinstance(row, str):
+                raise DataError(f"row {number}: labels must be a list of strings, got the string {row!r}")
+            check_labels(row, f"row {number}")
+        if not isinstance(self.inputs, np.ndarray):
+            for number, text in enumerate(self.inputs):
+                if not isinstance(text, str):
+                    raise DataError(f"row {number}: the text must be a string, got {type(text).__name__}")
 
 
 def train_model(
@@ -85,28 +96,44 @@ def train_model(
         config: the settings.
         if_exists: what to do with a model or an unfinished run at `out`: refuse, start over, or go on. A model that
             is there already stays until the new one is whole.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch, when its checkpoint is written; after a resume once more for the epoch of
+            the checkpoint, since the call may have been what was interrupted.
+
+    Torch's random state and number of threads are as before when it returns.
 
     Raises:
         FileExistsError: there is something at `out` and `if_exists` is "error".
         ConfigError: the settings don't fit the data, or the run to resume had others.
         DataError: the data can't be trained on.
     """
-    config = config or Config()
     out = Path(out).absolute()
-    run = RunFolder.check(out, if_exists, config, data.inputs, data.labels)
+    vocabulary = LabelVocabulary.of_rows(data.labels)
+    config = (config or Config()).with_clusters(len(vocabulary), default_num_clusters(len(vocabulary)))
+    run = RunFolder.check(out, if_exists, describe_run(config, data.inputs, data.labels))
     if if_exists == "resume" and out.exists() and not run.path.exists():
-        return Model.load(out)
+        finished = Model.load(out)
+        run.check_same(finished.settings, f"the model at {out}")
+        return finished
+    with _torch_state(config):
+        _train(data, vocabulary, config, run, resume=if_exists == "resume", on_epoch=on_epoch).save(
+            out, overwrite=if_exists != "error"
+        )
+    run.remove()
+    return Model.load(out)
 
-    if config.num_threads is not None:
-        torch.set_num_threads(config.num_threads)
-    torch.manual_seed(config.seed)
-    vocabulary = LabelVocabulary(label for row in data.labels for label in row)
+
+def _train(
+    data: TrainingSet,
+    vocabulary: LabelVocabulary,
+    config: Config,
+    run: RunFolder,
+    *,
+    resume: bool,
+    on_epoch: Callable[[EpochResult], None] | None,
+) -> Model:
     labels = vocabulary.matrix(data.labels)
-    config = config.with_clusters(len(vocabulary), default_num_clusters(len(vocabulary)))
     encoder = build_encoder(config, data.inputs).to(config.device)
-
-    progress = read_progress(run.path) if if_exists == "resume" else None
+    progress = read_progress(run.path) if resume else None
     if progress is None:
         assert config.num_clusters is not None
         clusters = cluster_labels(labels, encoder.clustering_features, config.num_clusters, config.seed)
@@ -116,17 +143,14 @@ def train_model(
     else:
         trainee = load_trainee(run.path, encoder, labels, config)
 
-    stages = _Stages(trainee, vocabulary, run.path, on_epoch)
+    stages = _Stages(trainee, vocabulary, run, on_epoch)
     if progress.stage == 1:
-        stages.run(1, progress.epochs_done)
+        stages.run(1, progress)
         if config.stage2_epochs:
             start_stage2(trainee, approximate_adjacency(trainee, labels))
         progress = Progress(stage=2, epochs_done=0)
-    stages.run(2, progress.epochs_done)
-
-    stages.current_model().save(out, overwrite=if_exists != "error")
-    run.remove()
-    return Model.load(out)
+    stages.run(2, progress)
+    return stages.current_model()
 
 
 @dataclass(frozen=True)
@@ -135,31 +159,56 @@ class _Stages:
 
     trainee: Trainee
     vocabulary: LabelVocabulary
-    folder: Path
+    folder: RunFolder
     on_epoch: Callable[[EpochResult], None] | None
 
-    def run(self, stage: int, epochs_done: int) -> None:
+    def run(self, stage: int, progress: Progress) -> None:
         """Runs the epochs of a stage that are not done yet."""
         trainee, config = self.trainee, self.trainee.config
         epochs = config.stage1_epochs if stage == 1 else config.stage2_epochs
         optimizers = Optimizers(trainee, epochs, 1.0 if stage == 1 else config.stage2_learning_rate_factor)
-        if epochs_done:
-            load_optimizers(self.folder, optimizers)
-        for epoch in range(epochs_done, epochs):
+        if progress.epochs_done:
+            load_optimizers(self.folder.path, optimizers)
+            self._report(progress, epochs)
+        for epoch in range(progress.epochs_done, epochs):
             trainee.network.adjacency.refresh_best_cluster()
             title = f"stage {stage}, epoch {epoch + 1} of {epochs}"
             loss = train_epoch(trainee, optimizers, _epoch_seed(config.seed, stage, epoch), title)
-            progress = Progress(stage, epoch + 1)
-            save_checkpoint(self.folder, progress, trainee, optimizers)
-            if self.on_epoch is not None:
-                self.on_epoch(EpochResult(progress, epochs, loss, self.current_model()))
+            done = Progress(stage, epoch + 1, loss)
+            save_checkpoint(self.folder.path, done, trainee, optimizers)
+            self._report(done, epochs)
+
+    def _report(self, progress: Progress, epochs: int) -> None:
+        if self.on_epoch is not None:
+            self.on_epoch(EpochResult(progress, epochs, self.current_model))
 
     def current_model(self) -> Model:
         """The model as it is now; it shares the encoder's memory."""
         trainee, config = self.trainee, self.trainee.config
         index = export_index(trainee.network, self.vocabulary.names, config.beam_size, config.shortlist_size)
         label_counts = trainee.labels.indices.bincount(minlength=len(self.vocabulary)).cpu().numpy()
-        return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, asdict(config))
+        return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.folder.description)
+
+
+@contextmanager
+def _torch_state(config: Config) -> Iterator[None]:
+    """Seeds torch, sets its threads and tries the device; the caller's state comes back in the end.
+
+    Raises:
+        ConfigError: torch does not know the device, or there is none.
+    """
+    try:
+        device = torch.empty(0, device=config.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {config.device!r} can't be used: {str(error).splitlines()[0]}") from error
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.num_threads or threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _epoch_seed(seed: int, stage: int, epoch: int) -> int:

@@ -17,14 +17,14 @@ class Ragged:
     Attributes:
         indptr: int64 [R + 1], where each row's entries start and end.
         indices: int64 [E], the column of each entry.
-        values: float32 [E].
         num_columns: the number of columns.
+        values: float32 [E]; None where only the pattern matters.
     """
 
     indptr: Tensor
     indices: Tensor
-    values: Tensor
     num_columns: int
+    values: Tensor | None = None
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_matrix, device: torch.device) -> Ragged:
@@ -32,8 +32,8 @@ class Ragged:
         return cls(
             torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
             torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
-            torch.from_numpy(matrix.data.astype(np.float32)).to(device),
             matrix.shape[1],
+            torch.from_numpy(matrix.data.astype(np.float32)).to(device),
         )
 
     def take(self, rows: Tensor) -> Ragged:
@@ -43,7 +43,8 @@ class Ragged:
         entries = torch.arange(int(indptr[-1]), device=rows.device) + (starts - indptr[:-1]).repeat_interleave(
             ends - starts
         )
-        return Ragged(indptr, self.indices[entries], self.values[entries], self.num_columns)
+        values = None if self.values is None else self.values[entries]
+        return Ragged(indptr, self.indices[entries], self.num_columns, values)
 
     def owners(self) -> Tensor:
         """The row of each entry, int64 [E]."""

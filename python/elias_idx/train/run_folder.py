@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from elias_idx.config import Config
-from elias_idx.errors import ConfigError
+from elias_idx.errors import ConfigError, FormatError
 from elias_idx.model import Inputs, check_replaceable
 
 IfExists = Literal["error", "overwrite", "resume"]
@@ -27,16 +27,14 @@ class RunFolder:
 
     Attributes:
         path: the model's path + ".training".
-        description: the settings and a fingerprint of the data.
+        description: the settings and a fingerprint of the data; see `describe_run`.
     """
 
     path: Path
     description: Mapping[str, Any]
 
     @classmethod
-    def check(
-        cls, out: Path, if_exists: IfExists, config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]
-    ) -> RunFolder:
+    def check(cls, out: Path, if_exists: IfExists, description: Mapping[str, Any]) -> RunFolder:
         """The run of a model at `out`; changes nothing yet.
 
         Raises:
@@ -49,7 +47,7 @@ class RunFolder:
         if not out.parent.is_dir():
             raise FileNotFoundError(f"{out.parent} is no folder: create it first")
         check_replaceable(out, overwrite=if_exists != "error")
-        run = cls(out.with_name(out.name + ".training"), _describe(config, inputs, labels))
+        run = cls(out.with_name(out.name + ".training"), description)
         if run.path.exists():
             run._check_existing(if_exists)
         return run
@@ -60,20 +58,27 @@ class RunFolder:
         if if_exists == "error":
             raise FileExistsError(f"there is an unfinished run at {self.path}: resume it, or overwrite to start over")
         if if_exists == "resume":
-            stored = json.loads((self.path / _DESCRIPTION).read_text(encoding="utf-8"))
-            names = sorted(self.description.keys() | stored.keys())
-            if changed := [name for name in names if self.description.get(name) != stored.get(name)]:
-                raise ConfigError(
-                    f"the unfinished run at {self.path} had other values of {', '.join(changed)}: "
-                    "use the same to resume it, or overwrite to start over"
-                )
+            try:
+                stored = json.loads((self.path / _DESCRIPTION).read_text(encoding="utf-8"))
+            except ValueError as error:
+                message = f"{self.path / _DESCRIPTION} is damaged: remove {self.path} to start over"
+                raise FormatError(message) from error
+            self.check_same(stored, f"the unfinished run at {self.path}")
+
+    def check_same(self, stored: Mapping[str, Any], what: str) -> None:
+        """Raises a ConfigError unless the stored description is this run's."""
+        names = sorted(self.description.keys() | stored.keys())
+        if changed := [name for name in names if self.description.get(name) != stored.get(name)]:
+            raise ConfigError(f"{what} had other values of {', '.join(changed)}: use the same, or overwrite it")
 
     def start(self) -> None:
         """Makes the folder, in place of an earlier run's."""
         self.remove()
-        self.path.mkdir()
-        content = json.dumps(self.description, indent=2) + "\n"
-        (self.path / _DESCRIPTION).write_text(content, encoding="utf-8")
+        # With its description from the first moment on, or it would not be known as a run's folder.
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.mkdir(exist_ok=True)
+        (partial / _DESCRIPTION).write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
+        partial.rename(self.path)
 
     def remove(self) -> None:
         """Removes the folder, if it is there."""
@@ -81,14 +86,15 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
-def _describe(config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+def describe_run(config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """What makes a run what it is: its settings, and a fingerprint of its data as "training_data"."""
     digest = hashlib.sha256()
     if isinstance(inputs, np.ndarray):
         digest.update(np.ascontiguousarray(inputs).tobytes())
     else:
         digest.update(json.dumps(list(inputs)).encode())
     digest.update(json.dumps([list(row) for row in labels]).encode())
-    # Through JSON, so that it compares to what is read from the file.
+    # Through JSON, so that it compares to what is read from a file.
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     del settings["num_threads"]
-    return {**settings, "training data": digest.hexdigest()}
+    return {**settings, "training_data": digest.hexdigest()}

@@ -48,6 +48,7 @@ def sampled_dots(queries: Tensor, rows: Tensor, bias: Tensor, pattern: Ragged, s
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dense: Tensor, matrix: Ragged) -> Tensor:
+        assert matrix.values is not None
         ctx.matrix = matrix
         return _csr(matrix.indptr, matrix.indices, matrix.values, len(dense)) @ dense
 
@@ -63,7 +64,7 @@ class _SampledDots(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, rows: Tensor, bias: Tensor, pattern: Ragged, skip_below: float) -> Tensor:
         ctx.save_for_backward(queries, rows)
         ctx.pattern, ctx.skip_below = pattern, skip_below
-        zeros = _csr(pattern.indptr, pattern.indices, torch.zeros_like(pattern.values), len(rows))
+        zeros = _csr(pattern.indptr, pattern.indices, rows.new_zeros(len(pattern.indices)), len(rows))
         dots = torch.sparse.sampled_addmm(zeros, queries, rows.t(), beta=0.0).values()
         return dots + bias[pattern.indices, 0]
 
