@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import elias_idx
-from elias_idx import Model
+from elias_idx import Index, Model
 from elias_idx.cli.commands import cli
 from elias_idx.data import read_rows, write_rows
 from helpers_training import TINY, topic_texts
@@ -213,20 +213,13 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_pa
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
-    arguments = [
-        "train",
-        folder / "train.jsonl",
-        "--out",
-        tmp_path / "model",
-        "--config",
-        folder / "tiny.toml",
-    ]
+    arguments = ["train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--stage1-epochs", 60, "--out"]
     command = [sys.executable, "-c", "from elias_idx.cli import main; main()", *map(str, arguments)]
-    process = subprocess.Popen([*command, "--stage1-epochs", "2000"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, str(tmp_path / "model")], stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -234,9 +227,49 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
     assert "Traceback" not in errors
     assert checkpoint.exists()
     assert not (tmp_path / "model").exists()
-    result = run(*arguments, "--stage1-epochs", 2000, expect=1)
-    assert "unfinished run" in result.output
-    assert "other values of stage1_epochs" in run(*arguments, "--stage1-epochs", 2, "--resume", expect=1).output
+
+    assert "unfinished run" in run(*arguments, tmp_path / "model", expect=1).output
+    refused = run(*arguments, tmp_path / "model", "--resume", "--batch-size", 16, expect=1)
+    assert "other values of batch_size" in refused.output
+    run(*arguments, tmp_path / "model", "--resume")
+    assert not (tmp_path / "model.training").exists()
+    run(*arguments, tmp_path / "undisturbed")
+    one, other = (Index.load(tmp_path / name / "index") for name in ("model", "undisturbed"))
+    assert np.array_equal(one.label_weights, other.label_weights)
+    assert np.array_equal(one.adjacency.data, other.adjacency.data)
+    run(*arguments, tmp_path / "model", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dev", "unlabelled.jsonl"], "no row with a label"),
+        (["--dev-embeddings", "short.npy"], "give both"),
+        (["--dev", "test.jsonl", "--embeddings", "short.npy"], "go together"),
+        (["--device", "banana"], "can't be used"),
+        (["--seed", str(2**64)], "seed must be at most"),
+        (["--label-learning-rate", "1e30"], "lower the learning rates"),
+    ],
+)
+def test_what_cant_work_is_explained_without_a_traceback(folder, tmp_path, arguments, message):
+    write_rows(tmp_path / "unlabelled.jsonl", [{"text": "x", "labels": []}])
+    np.save(tmp_path / "short.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "test.jsonl").write_bytes((folder / "test.jsonl").read_bytes())
+    paths = [tmp_path / part if (tmp_path / part).is_file() else part for part in arguments]
+    common = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"]
+    result = CliRunner().invoke(cli, [str(part) for part in (*common, *paths)])
+    assert result.exit_code != 0
+    assert message in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_bad_embeddings_are_explained(folder, tmp_path):
+    np.save(tmp_path / "nan.npy", np.full((480, 16), np.nan, np.float32))
+    result = run("evaluate", folder / "model", folder / "train.jsonl", "--embeddings", tmp_path / "nan.npy", expect=1)
+    assert "takes texts" in result.output
+    (tmp_path / "none.npy").write_bytes(b"no array")
+    result = run("evaluate", folder / "model", folder / "train.jsonl", "--embeddings", tmp_path / "none.npy", expect=1)
+    assert "not a .npy array" in result.output
 
 
 @pytest.mark.parametrize("blocked", ["torch", "click", "sklearn"])

@@ -95,7 +95,7 @@ def test_a_damaged_archive_is_an_error(tmp_path, suffix):
     middle = len(damaged) // 2
     damaged[middle : middle + 40] = bytes(40)
     path.write_bytes(damaged)
-    with pytest.raises(DataError, match="can't be unpacked|not a JSON object|not UTF-8"):
+    with pytest.raises(DataError, match=r"can't be unpacked|not a JSON object|not UTF-8"):
         list(read_rows(path))
 
 

@@ -74,6 +74,8 @@ def test_precomputed_embeddings_pass_through(tmp_path):
     assert loaded.encode(array).dtype == np.float32
     with pytest.raises(DataError, match=r"\[N, 5\]; got float64 of shape \[3, 4\]"):
         loaded.encode(array[:, :4])
+    with pytest.raises(DataError, match="row 1 is not finite"):
+        loaded.encode(array * np.array([[1], [np.inf], [1]]))
 
 
 def test_an_array_is_not_for_the_bag_encoder():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from elias_idx import Index, Model
-from elias_idx.errors import FormatError
+from elias_idx.errors import DataError, FormatError
+from elias_idx.files import load_tensors, save_tensors
 from elias_idx.train import TrainingSet, train_model
 from helpers_training import TINY, topic_texts
 
@@ -91,11 +92,61 @@ def test_a_model_can_be_saved_over_itself(copy):
     assert model.predict(texts, 5) == before == Model.load(copy).predict(texts, 5)
 
 
-def test_files_that_are_no_part_of_a_model_are_never_lost(copy):
-    (copy / "notes.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match=r"holds notes\.txt besides its model"):
+@pytest.mark.parametrize("name", ["notes.txt", "index/notes.txt", "encoder/notes.txt", "index/more/notes.json"])
+def test_files_that_are_no_part_of_a_model_are_never_lost(copy, name):
+    (copy / name).parent.mkdir(exist_ok=True)
+    (copy / name).write_text("precious")
+    with pytest.raises(FileExistsError, match=r"notes\.\w+ besides its model"):
         Model.load(copy).save(copy, overwrite=True)
-    assert (copy / "notes.txt").read_text() == "precious"
+    assert (copy / name).read_text() == "precious"
+
+
+def test_verify_finds_a_changed_bit_in_any_file(copy):
+    Model.load(copy).verify()
+    for path in [*sorted(copy.rglob("*.safetensors")), copy / "encoder" / "features.json"]:
+        content = path.read_bytes()
+        for position in (0, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+            with pytest.raises((FormatError, DataError)):
+                Model.load(copy).verify()
+        path.write_bytes(content)
+    Model.load(copy).verify()
+
+
+def test_evaluation_follows_the_index_s_order_of_names(saved):
+    model = Model.load(saved)
+    index = model.index
+    order = np.random.default_rng(0).permutation(index.num_labels)
+    position = np.argsort(order)
+    shuffled = Index.build(
+        index.cluster_weights,
+        index.cluster_bias,
+        (index.adjacency.indptr, position[index.adjacency.indices], index.adjacency.data),
+        index.label_weights[order],
+        index.label_bias[order],
+        alpha=index.alpha,
+        label_names=index.names(order).tolist(),
+    )
+    same = Model(model.encoder, shuffled, model.label_counts[order], model.num_training_texts)
+    texts, labels = topic_texts(seed=1)
+    assert same.evaluate(texts, labels).metrics == pytest.approx(model.evaluate(texts, labels).metrics)
+
+
+def test_evaluation_without_cutoffs_is_an_error(saved):
+    model = Model.load(saved)
+    with pytest.raises(ValueError, match="both empty"):
+        model.evaluate(["x"], [["t1"]], ks=(), recall_ks=())
+    assert model.evaluate(["topic1x"], [["t1"]], ks=(1,), recall_ks=()).metrics.keys() >= {"P@1", "nDCG@1"}
+
+
+def test_k_beyond_all_labels_takes_no_memory(saved):
+    found = Model.load(saved).predict(["topic1x"], 2**70)
+    assert 0 < len(found.names[0]) <= 45
+
+
+def test_an_array_is_not_for_a_model_of_texts(saved):
+    with pytest.raises(DataError, match="takes texts, got an array"):
+        Model.load(saved).predict(np.ones((2, 16)), 3)
 
 
 def test_others_may_read_a_saved_model(saved):
@@ -140,6 +191,7 @@ def test_nothing_there_and_something_else(tmp_path):
         ({"format_version": 2}, "model format 2, this elias_idx reads 1: upgrade"),
         ({"format": "other"}, "does not describe an elias_idx model"),
         ({"encoder": "quantum"}, "unknown encoder 'quantum'"),
+        ({"required_features": ["ranker"]}, r"needs \['ranker'\], which this elias_idx does not know"),
     ],
 )
 def test_foreign_and_newer_models_are_refused_by_name(copy, change, message):
@@ -168,6 +220,14 @@ def test_damaged_models_are_explained(copy, name, damage):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(FormatError):
         Model.load(copy)
+
+
+def test_an_encoder_whose_files_dont_fit_together(copy):
+    tensors = load_tensors(copy / "encoder" / "bag.safetensors")
+    for change in ({"embeddings": tensors["embeddings"][:-3]}, {"gain": tensors["gain"] * np.nan}):
+        save_tensors(copy / "encoder" / "bag.safetensors", {**tensors, **change})
+        with pytest.raises(FormatError, match="must be finite numbers of shape"):
+            Model.load(copy)
 
 
 def test_a_model_json_that_is_no_json(copy):

@@ -26,6 +26,7 @@ from elias_idx.model import Evaluation, Model
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _ROWS_AT_ONCE = 4096
+_GO_ON = "The last checkpoint is kept: the same command with --resume goes on from it."
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -122,10 +123,7 @@ def train(
         model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
     except KeyboardInterrupt:
         kept = out.with_name(out.name + ".training").exists()
-        message = (
-            "What is done is kept: the same command with --resume goes on from it." if kept else "Nothing is kept."
-        )
-        click.echo(f"\nStopped. {message}", err=True)
+        click.echo(f"\nStopped. {_GO_ON if kept else 'Nothing was done yet.'}", err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
 
