@@ -158,6 +158,33 @@ def test_ctrl_c_ends_a_long_search_within_a_second(queries: int, beam: int, shor
     assert seconds < 1.0
 
 
+INTERRUPTED_SEARCHES = """
+import signal, threading
+import numpy as np
+from elias_idx import Index
+rng = np.random.default_rng(0)
+C, L, D, K = 2000, 4000, 16, 100
+indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
+adjacency = np.arange(C + 1) * K, indices, rng.uniform(0.1, 1, C * K)
+index = Index.build(rng.standard_normal((C, D)), np.zeros(C), adjacency, rng.standard_normal((L, D)), np.zeros(L))
+queries = rng.standard_normal((400_000, D))
+for _ in range(5):
+    threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        index.search(queries, 10, beam_size=BEAM, shortlist_size=SHORTLIST, num_threads=256)
+        print("finished")
+    except BaseException as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(("beam", "shortlist"), [(20, 2000), (2000, 4000)], ids=["short queries", "long queries"])
+def test_ctrl_c_comes_out_however_long_the_threads_take_to_end(beam: int, shortlist: int) -> None:
+    code = f"BEAM, SHORTLIST = {beam}, {shortlist}\n{INTERRUPTED_SEARCHES}"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["KeyboardInterrupt"] * 5
+
+
 @needs_proc
 def test_threads_default_to_the_cpus_of_this_process(large: tuple[Index, Parts]) -> None:
     index, parts = large

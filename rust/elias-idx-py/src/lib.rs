@@ -291,14 +291,17 @@ impl Index {
         let mut signal = None;
         let result = py.detach(|| {
             let mut stop = || {
-                signal = Python::attach(|py| py.check_signals().err());
+                // The first is kept: Python tells of each signal once.
+                if signal.is_none() {
+                    signal = Python::attach(|py| py.check_signals().err());
+                }
                 signal.is_some()
             };
             search(queries, out, &mut stop)
         });
-        match (result, signal) {
-            (Err(elias_idx::Error::Interrupted), Some(signal)) => Err(signal),
-            (result, _) => result.map_err(raise),
+        match signal {
+            Some(signal) => Err(signal),
+            None => result.map_err(raise),
         }
     }
 }

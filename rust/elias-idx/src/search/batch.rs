@@ -279,4 +279,25 @@ mod tests {
         });
         assert!(matches!(result, Err(Error::Interrupted)));
     }
+
+    #[test]
+    fn the_caller_is_not_asked_again_while_threads_end_after_a_stop() {
+        let caller = thread::current().id();
+        let mut calls = 0;
+        let mut hook = || {
+            calls += 1;
+            calls == 1
+        };
+        let result = on_threads(2, &mut hook, &|pulse: &mut Pulse<'_>| {
+            if thread::current().id() != caller {
+                while !pulse.stopped() {
+                    thread::yield_now();
+                }
+                // As a thread does that is in the midst of a long step.
+                thread::sleep(10 * WAIT);
+            }
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        assert_eq!(calls, 1);
+    }
 }

@@ -26,23 +26,29 @@ impl<'a> Pulse<'a> {
         Self { stop, hook: None }
     }
 
-    /// Whether the search is to stop.
+    /// Whether the search is to stop. Once it is, the hook isn't asked again.
     #[inline]
     pub(crate) fn stopped(&mut self) -> bool {
-        if let Some((hook, last)) = &mut self.hook
-            && last.elapsed() >= INTERVAL
-        {
-            *last = Instant::now();
-            if hook() {
-                self.stop.store(true, Ordering::Relaxed);
-            }
+        if self.stop.load(Ordering::Relaxed) {
+            return true;
         }
-        self.stop.load(Ordering::Relaxed)
+        let Some((hook, last)) = &mut self.hook else { return false };
+        if last.elapsed() < INTERVAL {
+            return false;
+        }
+        *last = Instant::now();
+        let stop = hook();
+        if stop {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        stop
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -62,5 +68,21 @@ mod tests {
         assert!(start.elapsed() >= 2 * INTERVAL);
         assert!(follower.stopped());
         assert_eq!(calls, 2);
+    }
+
+    #[test]
+    fn the_hook_is_not_asked_again_once_it_said_stop() {
+        let stop = AtomicBool::new(false);
+        let mut calls = 0;
+        let mut hook = || {
+            calls += 1;
+            calls == 1
+        };
+        let mut leader = Pulse::leader(&stop, &mut hook);
+        for _ in 0..3 {
+            thread::sleep(INTERVAL);
+            assert!(leader.stopped());
+        }
+        assert_eq!(calls, 1);
     }
 }
