@@ -95,30 +95,69 @@ def test_the_oracle_on_an_example_by_hand() -> None:
         alpha=1.0,
     )
     query = np.ones((1, 1))
-    clusters, scores = oracle.beam(parts, query, 2)
+    clusters, scores, *_ = oracle.beam(parts, query, 2)
     assert clusters.tolist() == [[0, 1]]
     np.testing.assert_allclose(scores, [[0.75, 0.25]])
-    labels, scores = oracle.shortlist(parts, query, 2, 3)
+    labels, scores, *_ = oracle.shortlist(parts, query, 2, 3)
     assert labels.tolist() == [[0, 1, 2]]
     np.testing.assert_allclose(scores, [[0.75, 0.375, 0.2]])
-    labels, scores = oracle.search(parts, query, 4, 2, 2)
+    labels, scores, *_ = oracle.search(parts, query, 4, 2, 2)
     assert labels.tolist() == [[0, 1, -1, -1]]
     np.testing.assert_allclose(scores, [[0.375, 0.28125, 0, 0]])
     assert_parity(build(parts), replace(parts, queries=query.astype(np.float32)), (4, 2, 2))
 
 
-@pytest.mark.parametrize("wrong", ["label", "score", "padding", "twice"])
-def test_the_comparison_notices(wrong: str) -> None:
-    ids, scores = np.array([[3, 5, -1]]), np.array([[0.5, 0.25, 0.0]])
-    found = ids.copy(), scores.copy()
-    if wrong == "label":
-        found[0][0, 0] = 4
-    elif wrong == "score":
-        found[1][0, 0] = 0.5001
-    elif wrong == "padding":
-        found[0][0, 2] = 9
-    else:
-        found[0][0, 1] = 3
-    oracle.assert_same_results((ids, scores), (ids, scores))
-    with pytest.raises(AssertionError):
-        oracle.assert_same_results(found, (ids, scores))
+def ranked(scores: list[float], k: int) -> oracle.Results:
+    """The best k of one query's scores, by id; −1 for what isn't reached."""
+    every = np.array(scores)
+    ids = oracle.best(every, every >= 0, k)
+    padded_ids, padded_scores = oracle.padded(ids, every[ids], k)
+    return oracle.Results(padded_ids[None], padded_scores[None], every[None], np.zeros(1))
+
+
+NOT_REACHED = -1.0
+# What was ranked (a score by id), what may come out for k results, and what may not.
+COMPARISONS = {
+    "a label that isn't reached": ([0.1, NOT_REACHED, 0.5, 0.25], [[2, 3]], [[1, 3], [2, 1]]),
+    "a label that doesn't exist": ([0.1, 0.2, 0.5, 0.25], [[2, 3]], [[9, 3], [2, 9], [2, -1]]),
+    "twice": ([0.25, 0.25 + 1e-9], [[1, 0], [0, 1]], [[1, 1], [0, 0]]),
+    "another order": ([0.1, 0.2, 0.5, 0.25], [[2, 3]], [[3, 2]]),
+    "the last place": ([0.1, 0.2, 0.5, 0.25], [[2, 3]], [[2, 1], [2, 0]]),
+    "the only place": ([0.1, 0.2, 0.5, 0.25], [[2]], [[0], [1], [3]]),
+    "a tie": ([0.1, 0.25 + 1e-9, 0.25], [[1, 2], [2, 1]], [[0, 1], [1, 0]]),
+    "a tie with what was cut off": ([0.1, 0.25, 0.25 + 1e-9], [[2], [1]], [[0]]),
+    "tiny scores": ([1e-31, 2e-31, 5e-31, 2.5e-31], [[2, 3]], [[3, 2], [2, 1], [2, 0]]),
+    "a tie of tiny scores": ([1e-31, 2e-31, 2e-31 + 1e-38], [[2, 1], [1, 2]], [[0, 1], [1, 0]]),
+    "all zero": ([0.0, 0.0, 0.0], [[0, 1]], [[1, 0], [0, 2], [2, 1]]),
+    "equal scores": ([0.1, 0.25, 0.25, 0.25], [[1, 2]], [[2, 1], [1, 3], [0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_the_comparison_notices_ids(name: str) -> None:
+    scores, same, wrong = COMPARISONS[name]
+    expected = ranked(scores, len(same[0]))
+    for ids in same:
+        oracle.assert_same_results((np.array([ids]), expected.scores), expected)
+    for ids in wrong:
+        with pytest.raises(AssertionError):
+            oracle.assert_same_results((np.array([ids]), expected.scores), expected)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-30])
+def test_the_comparison_notices_scores(factor: float) -> None:
+    expected = ranked([0.5 * factor, 0.25 * factor, 0.0], 4)
+    for changes in ([1 + 1e-7, 1, 1, 1], [1, 1 - 1e-7, 1, 1]):
+        oracle.assert_same_results((expected.ids, expected.scores * changes), expected)
+    for change in ([1e-5, 0, 0, 0], [0, -1e-5, 0, 0], [0, 0, 1e-9, 0], [0, 0, 0, 1e-9], [0, np.nan, 0, 0]):
+        with pytest.raises(AssertionError):
+            oracle.assert_same_results((expected.ids, expected.scores + np.array(change) * factor), expected)
+    loosely = expected._replace(rounding=np.array([1e-4]))
+    oracle.assert_same_results((expected.ids, expected.scores * (1 + 1e-5)), loosely)
+
+
+def test_the_comparison_notices_padding() -> None:
+    expected = ranked([0.5, 0.25, NOT_REACHED], 3)
+    for padding in (2, 9, 0):
+        with pytest.raises(AssertionError):
+            oracle.assert_same_results((np.array([[0, 1, padding]]), expected.scores), expected)

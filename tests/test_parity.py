@@ -91,7 +91,8 @@ def test_torch_rust_and_oracle_agree(name, beam_size, shortlist_size, k):
     in_rust = index.search(queries.numpy(), k)
     in_torch = tuple(tensor.numpy() for tensor in model.search(queries, k, beam_size, shortlist_size))
     in_numpy = oracle.search(parts_of(index, queries.numpy()), queries.numpy(), k, beam_size, shortlist_size)
-    # float32 softmax and dot products differ by their order of summation.
-    oracle.assert_same_results(in_torch, in_numpy, tolerance=1e-5)
-    oracle.assert_same_results(in_rust, in_numpy, tolerance=1e-5)
-    oracle.assert_same_results(in_rust, in_torch, tolerance=1e-5)
+    oracle.assert_same_results(in_torch, in_numpy)
+    oracle.assert_same_results(in_rust, in_numpy)
+    # Two roundings lie between these. What ties is still for the oracle to say.
+    torch_as_expected = in_numpy._replace(ids=in_torch[0], scores=in_torch[1], rounding=2 * in_numpy.rounding)
+    oracle.assert_same_results(in_rust, torch_as_expected, tolerance=2e-6)
