@@ -136,47 +136,71 @@ pub(crate) struct Oracle<'a> {
     pub(crate) shortlist_size: usize,
 }
 
+/// Everything that was ranked for one query, best first, and by how much, relatively, f32 logits may
+/// change its scores.
+pub(crate) struct Ranking {
+    pub(crate) all: Vec<(u32, f64)>,
+    pub(crate) rounding: f64,
+}
+
+/// The error of an f32 dot product is a few half-units in the last place of the sum of its absolute
+/// summands. An exponential's relative error is its argument's error.
+const EPSILONS: f64 = 2.0 * f32::EPSILON as f64;
+
 impl Oracle<'_> {
-    /// All clusters by score.
-    pub(crate) fn clusters(&self, query: &[f32]) -> Vec<(u32, f64)> {
+    /// All clusters.
+    pub(crate) fn clusters(&self, query: &[f32]) -> Ranking {
         let model = self.model;
-        let logits: Vec<f64> = model
-            .cluster_weights
-            .chunks(model.dim)
-            .zip(&model.cluster_bias)
-            .map(|(row, &bias)| dot(row, &wide(query)) + f64::from(bias))
-            .collect();
+        let rows = || model.cluster_weights.chunks(model.dim).zip(&model.cluster_bias);
+        let query = wide(query);
+        let logits: Vec<f64> = rows().map(|(row, &b)| dot(row, &query) + f64::from(b)).collect();
         let max = logits.iter().copied().fold(f64::MIN, f64::max);
         let total: f64 = logits.iter().map(|z| (z - max).exp()).sum();
         let score = |z: &f64| (model.alpha * (z - max).exp() / total).min(1.0);
-        best((0..).zip(logits.iter().map(score)).collect(), self.beam_size)
+        let sums = rows().map(|(row, &b)| dot_of_absolutes(row, &query) + f64::from(b.abs()));
+        Ranking {
+            all: sorted((0..).zip(logits.iter().map(score)).collect()),
+            rounding: EPSILONS * sums.fold(0.0, f64::max),
+        }
     }
 
-    pub(crate) fn shortlist(&self, query: &[f32]) -> Vec<(u32, f64)> {
+    /// All labels that the beam reaches.
+    pub(crate) fn paths(&self, query: &[f32]) -> Ranking {
         let mut paths: BTreeMap<u32, f64> = BTreeMap::new();
-        for (cluster, score) in self.clusters(query) {
+        let clusters = self.clusters(query);
+        for &(cluster, score) in clusters.all.iter().take(self.beam_size) {
             for (&label, &weight) in &self.model.rows[cluster as usize] {
                 let best = paths.entry(label).or_insert(0.0);
                 *best = best.max(score * f64::from(weight));
             }
         }
-        best(paths.into_iter().collect(), self.shortlist_size)
+        Ranking { all: sorted(paths.into_iter().collect()), rounding: clusters.rounding }
     }
 
-    pub(crate) fn search(&self, query: &[f32], k: usize) -> Vec<(u32, f64)> {
+    /// All labels of the shortlist.
+    pub(crate) fn labels(&self, query: &[f32]) -> Ranking {
         let model = self.model;
-        let projected = match &model.label_projection {
+        let (projected, sums) = match &model.label_projection {
             Some(projection) => {
-                projection.chunks(model.dim).map(|row| dot(row, &wide(query))).collect()
+                let rows = || projection.chunks(model.dim);
+                let query = wide(query);
+                (
+                    rows().map(|row| dot(row, &query)).collect(),
+                    rows().map(|row| dot_of_absolutes(row, &query)).collect(),
+                )
             }
-            None => wide(query),
+            None => (wide(query), wide(query)),
         };
-        let scored = self.shortlist(query).into_iter().map(|(label, path)| {
-            let row = &model.label_weights[label as usize * model.label_dim..][..model.label_dim];
-            let z = dot(row, &projected) + f64::from(model.label_bias[label as usize]);
-            (label, path / (1.0 + (-z).exp()))
-        });
-        best(scored.collect(), k)
+        let mut paths = self.paths(query);
+        paths.all.truncate(self.shortlist_size);
+        let mut largest = 0.0_f64;
+        for (label, score) in &mut paths.all {
+            let row = &model.label_weights[*label as usize * model.label_dim..][..model.label_dim];
+            let bias = f64::from(model.label_bias[*label as usize]);
+            *score /= 1.0 + (-dot(row, &projected) - bias).exp();
+            largest = largest.max(dot_of_absolutes(row, &sums) + bias.abs());
+        }
+        Ranking { all: sorted(paths.all), rounding: paths.rounding + EPSILONS * largest }
     }
 }
 
@@ -188,9 +212,12 @@ fn dot(row: &[f32], query: &[f64]) -> f64 {
     row.iter().zip(query).map(|(&a, b)| f64::from(a) * b).sum()
 }
 
-fn best(mut scored: Vec<(u32, f64)>, count: usize) -> Vec<(u32, f64)> {
+fn dot_of_absolutes(row: &[f32], query: &[f64]) -> f64 {
+    row.iter().zip(query).map(|(&a, b)| (f64::from(a) * b).abs()).sum()
+}
+
+fn sorted(mut scored: Vec<(u32, f64)>) -> Vec<(u32, f64)> {
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    scored.truncate(count);
     scored
 }
 
