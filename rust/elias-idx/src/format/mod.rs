@@ -1,4 +1,6 @@
-#![doc = include_str!("../../../../docs/format.md")]
+//! The folder that an index is kept in: a JSON manifest, `index.json`, with sizes and checksums, and
+//! one safetensors file for each tensor. `docs/format.md` in the repository specifies every byte of
+//! it, what readers check and how writers replace a folder; a change here changes that document too.
 
 pub(crate) mod manifest;
 pub mod publish;
