@@ -54,7 +54,10 @@ def test_other_settings_train_again(tmp_path):
     assert Model.load(tmp_path / "demo" / "model").settings["seed"] == 5
 
 
-@pytest.mark.parametrize("name", ["data/test.jsonl", "data/source.json", "report.json", "model/model.json"])
+MISSING = ["data/test.jsonl", "data/source.json", "report.json", "training.json", "model/model.json"]
+
+
+@pytest.mark.parametrize("name", MISSING)
 def test_what_is_missing_is_made_again(tmp_path, name):
     report = run.run_demo(tmp_path / "demo", TINY)
     (tmp_path / "demo" / name).unlink()

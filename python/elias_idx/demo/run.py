@@ -29,7 +29,7 @@ from elias_idx.demo import icd10cm
 from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import replacing
 from elias_idx.model import Evaluation, Model
-from elias_idx.train import EpochResult, Progress, TrainingSet, train_model
+from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
 
 _METRICS = ("P@1", "P@3", "P@5", "R@10", "R@100")
 _EXAMPLES = 5
@@ -94,7 +94,8 @@ def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], li
     evaluating stage 1 does not count.
     """
     data = TrainingSet([row.text for row in rows], [row.labels for row in rows])
-    record = _read_json(out / "training.json")
+    something_there = (out / "model").exists() or (out / "model.training").exists()
+    record = _read_json(out / "training.json") if something_there else {}
     started, counted = time.perf_counter(), 0.0
 
     def count_seconds() -> None:
@@ -108,8 +109,6 @@ def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], li
         nonlocal counted
         progress = result.progress
         click.echo(f"stage {progress.stage}, epoch {progress.epochs_done}: loss {progress.loss:.3f}")
-        if progress == Progress(stage=1, epochs_done=1):
-            record["seconds"] = 0.0
         count_seconds()
         if progress.stage == 1 and result.ends_stage:
             record["stage 1"] = _shown(result.model().evaluate(*test))
@@ -117,9 +116,11 @@ def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], li
             _write_json(out / "training.json", record)
 
     try:
-        train_model(data, out / "model", config, if_exists="resume", on_epoch=after_epoch)
+        if_exists: IfExists = "resume" if record else "overwrite"
+        train_model(data, out / "model", config, if_exists=if_exists, on_epoch=after_epoch)
     except (ConfigError, FormatError):
         # What is there has other settings or data, or is damaged.
+        record.clear()
         train_model(data, out / "model", config, if_exists="overwrite", on_epoch=after_epoch)
     if counted:
         count_seconds()
