@@ -77,6 +77,41 @@ def test_predictions_come_in_order_and_ignore_other_fields(folder, tmp_path):
     assert all(set(row) == {"labels", "scores"} for row in rows)
 
 
+def test_predictions_can_go_to_standard_output_and_no_further_than_asked(folder, tmp_path):
+    predict = ["predict", folder / "model", folder / "test.jsonl", "--out"]
+    result = run(*predict, "-", "--k", 1)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rows) == len(topic_texts()[0])
+    os.mkfifo(tmp_path / "pipe")
+    result = run(
+        "predict", folder / "model", folder / "test.jsonl", "--out", tmp_path / "pipe", "--overwrite", expect=1
+    )
+    assert "no regular file" in result.output
+    result = run(*predict, tmp_path / "none" / "o.jsonl", expect=1)
+    assert "create it first" in result.output
+    (tmp_path / "real.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    run(*predict, tmp_path / "link.jsonl", "--overwrite")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len((tmp_path / "real.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_evaluation_takes_the_search_s_sizes(folder):
+    narrow, wide = (
+        json.loads(run("evaluate", folder / "model", folder / "test.jsonl", "--json", *sizes).stdout)["metrics"][
+            "R@100"
+        ]
+        for sizes in (["--beam-size", 1, "--shortlist-size", 3], ["--beam-size", 8, "--shortlist-size", 45])
+    )
+    assert narrow < wide
+    for propensity in (["-5", "1"], ["nan", "1"]):
+        result = CliRunner().invoke(
+            cli, ["evaluate", str(folder / "model"), str(folder / "test.jsonl"), "--propensity", *propensity]
+        )
+        assert result.exit_code != 0
+        assert isinstance(result.exception, SystemExit)
+
+
 def test_evaluation_as_json_matches_the_library(folder):
     result = run("evaluate", folder / "model", folder / "test.jsonl", "--json")
     rows = list(read_rows(folder / "test.jsonl"))
@@ -88,7 +123,7 @@ def test_evaluation_as_json_matches_the_library(folder):
 def test_evaluation_reports_labels_never_seen(folder, tmp_path):
     write_rows(tmp_path / "odd.jsonl", [{"text": "topic1x", "labels": ["t1", "new"]}, {"text": "x", "labels": []}])
     result = run("evaluate", folder / "model", tmp_path / "odd.jsonl")
-    assert "1 labels never seen in training" in result.stdout
+    assert "never seen in training, which can't be predicted: 1" in result.stdout
     assert "2 texts, 1 of them without labels" in result.stdout
 
 
@@ -246,7 +281,9 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
         (["--dev", "unlabelled.jsonl"], "no row with a label"),
         (["--dev-embeddings", "short.npy"], "give both"),
         (["--dev", "test.jsonl", "--embeddings", "short.npy"], "go together"),
+        (["--embeddings", "short.npy"], "go together"),
         (["--device", "banana"], "can't be used"),
+        (["--encoder", "precomputed"], "--embeddings and --encoder precomputed go together"),
         (["--seed", str(2**64)], "seed must be at most"),
         (["--label-learning-rate", "1e30"], "lower the learning rates"),
     ],
@@ -267,6 +304,11 @@ def test_bad_embeddings_are_explained(folder, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((480, 16), np.nan, np.float32))
     result = run("evaluate", folder / "model", folder / "train.jsonl", "--embeddings", tmp_path / "nan.npy", expect=1)
     assert "takes texts" in result.output
+    np.savez(tmp_path / "several.npy.npz", np.ones(3))
+    (tmp_path / "several.npy.npz").rename(tmp_path / "several.npy")
+    several = ["--embeddings", tmp_path / "several.npy"]
+    result = run("evaluate", folder / "model", folder / "train.jsonl", *several, expect=1)
+    assert "several arrays" in result.output
     (tmp_path / "none.npy").write_bytes(b"no array")
     result = run("evaluate", folder / "model", folder / "train.jsonl", "--embeddings", tmp_path / "none.npy", expect=1)
     assert "not a .npy array" in result.output

@@ -55,7 +55,8 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         ('{"text": "x", "labels": ["\\ud800"]}', "lone surrogate"),
         ("[1]", "expected a JSON object, got list"),
         ("{", "not a JSON object"),
-        ("", "not a JSON object"),
+        ("", "the line is empty"),
+        ('{"text": "a", "labels": ' + 100_000 * "[", "not a JSON object"),
     ],
 )
 def test_bad_rows_are_named_by_file_and_line(tmp_path, line, message):

@@ -79,7 +79,7 @@ def test_precomputed_embeddings_pass_through(tmp_path):
 
 
 def test_an_array_is_not_for_the_bag_encoder():
-    with pytest.raises(DataError, match="takes texts"):
+    with pytest.raises(DataError, match="takes a list of texts"):
         build_encoder(Config(), np.ones((2, 3)))
 
 

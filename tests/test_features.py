@@ -58,3 +58,12 @@ def test_rare_n_grams_are_left_out():
 def test_texts_without_features_are_an_error():
     with pytest.raises(DataError, match="no features"):
         TextFeatures(Config().features).fit_transform(["", "  "])
+
+
+@pytest.mark.parametrize("texts", [["red apple", "green tree"], ["one text"]])
+def test_a_kind_of_n_gram_that_is_too_rare_is_left_out(tmp_path, texts):
+    features = TextFeatures(FeatureConfig((1, 1), (3, 5), 1, 2))
+    matrix = features.fit_transform(texts)
+    assert matrix.shape[1] == features.num_features == len({word for text in texts for word in text.split()})
+    features.save(tmp_path)
+    assert abs(TextFeatures.load(tmp_path).transform(texts) - matrix).max() < 1e-6

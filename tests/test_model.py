@@ -139,6 +139,15 @@ def test_evaluation_without_cutoffs_is_an_error(saved):
     assert model.evaluate(["topic1x"], [["t1"]], ks=(1,), recall_ks=()).metrics.keys() >= {"P@1", "nDCG@1"}
 
 
+def test_labels_that_are_no_lists_one_a_text_are_an_error(saved):
+    model = Model.load(saved)
+    for labels in ([], ["t1"], [["t1"], ["t2"]]):
+        with pytest.raises(ValueError, match="labels must be 1 lists of strings"):
+            model.evaluate(["topic1x"], labels)
+    with pytest.raises(DataError, match="text 1 must be a string, got int"):
+        model.predict(["topic1x", 3])
+
+
 def test_k_beyond_all_labels_takes_no_memory(saved):
     found = Model.load(saved).predict(["topic1x"], 2**70)
     assert 0 < len(found.names[0]) <= 45
@@ -189,6 +198,7 @@ def test_nothing_there_and_something_else(tmp_path):
     ("change", "message"),
     [
         ({"format_version": 2}, "model format 2, this elias_idx reads 1: upgrade"),
+        ({"num_training_texts": 0}, "num_training_texts is 0"),
         ({"format": "other"}, "does not describe an elias_idx model"),
         ({"encoder": "quantum"}, "unknown encoder 'quantum'"),
         ({"required_features": ["ranker"]}, r"needs \['ranker'\], which this elias_idx does not know"),

@@ -67,11 +67,13 @@ def _open(path: Path, mode: str) -> IO[bytes]:
 
 
 def _parse_row(line: bytes, fields: Sequence[str], where: str) -> Row:
+    if not line.strip():
+        raise DataError(f"{where}: the line is empty: remove it")
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")

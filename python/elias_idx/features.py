@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,24 +39,24 @@ class TextFeatures:
     A text without a known n-gram becomes a row of zeros.
     """
 
-    def __init__(self, config: FeatureConfig, vocabularies: list[list[str]] | None = None) -> None:
+    def __init__(self, config: FeatureConfig, vocabularies: Mapping[str, list[str]] | None = None) -> None:
         self.config = config
-        analyzers = [
-            ("word", config.word_ngrams, config.min_word_texts),
-            ("char_wb", config.char_ngrams, config.min_char_texts),
-        ]
-        used = [analyzer for analyzer in analyzers if analyzer[1] != (0, 0)]
-        self._counters = [
-            CountVectorizer(
-                analyzer=analyzer,
-                ngram_range=tuple(ngrams),
+        kinds = {
+            "word": (config.word_ngrams, config.min_word_texts),
+            "char_wb": (config.char_ngrams, config.min_char_texts),
+        }
+        self._counters = {
+            kind: CountVectorizer(
+                analyzer=kind,
+                ngram_range=ngrams,
                 min_df=min_texts,
-                token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,
-                vocabulary=vocabularies[position] if vocabularies else None,
+                token_pattern=r"(?u)\b\w+\b" if kind == "word" else None,
+                vocabulary=None if vocabularies is None else vocabularies[kind],
                 dtype=np.float32,
             )
-            for position, (analyzer, ngrams, min_texts) in enumerate(used)
-        ]
+            for kind, (ngrams, min_texts) in kinds.items()
+            if ngrams != (0, 0) and (vocabularies is None or kind in vocabularies)
+        }
         self._tfidf = TfidfTransformer(sublinear_tf=True)
 
     @property
@@ -67,18 +67,28 @@ class TextFeatures:
     def fit_transform(self, texts: Sequence[str]) -> sp.csr_matrix:
         """Learns the n-grams and their weights; returns the texts' float32 CSR matrix [N, F].
 
+        A kind of n-gram of which none is frequent enough is left out.
+
         Raises:
-            DataError: the texts have no n-gram that is frequent enough.
+            DataError: that leaves nothing.
         """
-        try:
-            counts = sp.hstack([counter.fit_transform(texts) for counter in self._counters], format="csr")
-        except ValueError as error:
-            raise DataError(f"the training texts give no features: {error}") from error
-        return self._sorted(self._tfidf.fit_transform(counts))
+        counts = []
+        for kind, counter in list(self._counters.items()):
+            try:
+                counts.append(counter.fit_transform(texts))
+            except ValueError:
+                # How scikit-learn says that nothing is left of the vocabulary.
+                del self._counters[kind]
+        if not counts:
+            raise DataError(
+                "the training texts give no features: no n-gram is in enough of them; "
+                "lower min_word_texts or min_char_texts if there are any words"
+            )
+        return self._sorted(self._tfidf.fit_transform(sp.hstack(counts, format="csr")))
 
     def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
         """The texts' float32 CSR matrix [N, F]; n-grams that `fit_transform` did not see are left out."""
-        counts = sp.hstack([counter.transform(texts) for counter in self._counters], format="csr")
+        counts = sp.hstack([counter.transform(texts) for counter in self._counters.values()], format="csr")
         return self._sorted(self._tfidf.transform(counts))
 
     @staticmethod
@@ -89,7 +99,7 @@ class TextFeatures:
 
     def save(self, folder: Path) -> None:
         """Writes `features.json` (settings and n-grams) and `features.safetensors` (idf weights)."""
-        vocabularies = [counter.get_feature_names_out().tolist() for counter in self._counters]
+        vocabularies = {kind: counter.get_feature_names_out().tolist() for kind, counter in self._counters.items()}
         content = {"config": asdict(self.config), "vocabularies": vocabularies}
         (folder / "features.json").write_text(json.dumps(content), encoding="utf-8")
         save_tensors(folder / "features.safetensors", {"idf": self._tfidf.idf_.astype(np.float32)})

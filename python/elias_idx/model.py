@@ -139,6 +139,8 @@ class Model:
         ks: Sequence[int] = (1, 3, 5),
         recall_ks: Sequence[int] = (10, 100),
         propensity: tuple[float, float] = (0.55, 1.5),
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
         num_threads: int | None = None,
     ) -> Evaluation:
         """Searches the texts' labels and compares them to the true ones.
@@ -149,13 +151,22 @@ class Model:
             ks: cut-offs of precision and nDCG.
             recall_ks: cut-offs of recall.
             propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
+            beam_size: as in `Index.search`.
+            shortlist_size: as in `Index.search`.
             num_threads: as in `Index.search`.
+
+        Raises:
+            ValueError: labels and texts differ in number, or nothing is to be evaluated.
         """
+        if len(texts) != len(labels) or any(isinstance(row, str) for row in labels):
+            raise ValueError(f"labels must be {len(texts)} lists of strings, one a text")
         if not (cutoffs := (*ks, *recall_ks)):
             raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
         relevant, unseen = self._vocabulary.matrix_with_unseen(labels)
         k = min(max(cutoffs), self.index.num_labels)
-        found = self.index.search(self.encode(texts), k, num_threads=num_threads)
+        found = self.index.search(
+            self.encode(texts), k, beam_size=beam_size, shortlist_size=shortlist_size, num_threads=num_threads
+        )
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         metrics = evaluate(
             found.labels,
@@ -238,6 +249,8 @@ class Model:
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
             counts = load_tensors(folder / "labels.safetensors")["counts"]
+            if type(content["num_training_texts"]) is not int or content["num_training_texts"] < 1:
+                raise ValueError(f"num_training_texts is {content['num_training_texts']!r}")
             index = Index.load(folder / "index", mmap=mmap)
             if (len(counts), encoder.dim) != (index.num_labels, index.dim):
                 raise ValueError(
@@ -295,7 +308,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{folder}/model.json does not describe an elias_idx model")
     if content.get("format_version") != FORMAT_VERSION:
         raise FormatError(
-            f"{folder} has model format {content.get('format_version')}, this elias_idx reads {FORMAT_VERSION}: "
+            f"{folder} has model format {content.get('format_version')!r}, this elias_idx reads {FORMAT_VERSION}: "
             "upgrade elias_idx"
         )
     if unknown := content.get("required_features"):

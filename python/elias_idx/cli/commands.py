@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ def _explained(command: _Command) -> _Command:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:
+            # Whoever reads the output has seen enough; click ends quietly.
+            raise
         except (EliasIdxError, OSError, MemoryError) as error:
             raise click.ClickException(str(error) or type(error).__name__) from error
 
@@ -105,6 +109,9 @@ def train(
         raise click.UsageError("--dev-embeddings are the embeddings of the rows of --dev: give both")
     if dev and (embeddings is None) != (dev_embeddings is None):
         raise click.UsageError("--embeddings and --dev-embeddings go together")
+    encoder = settings["encoder"] or (Config.from_toml(config_file).encoder if config_file else Config.encoder)
+    if (encoder == "precomputed") != (embeddings is not None):
+        raise click.UsageError("--embeddings and --encoder precomputed go together")
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
     data = TrainingSet(*_labelled(train_jsonl, embeddings))
@@ -136,7 +143,7 @@ Examples:
 )
 @click.argument("model", type=_FOLDER)
 @click.argument("inputs", metavar="INPUT", type=_FILE)
-@click.option("--out", type=_FOLDER, required=True, help="JSON lines to write")
+@click.option("--out", type=_FOLDER, required=True, help="JSON lines to write; - for standard output")
 @click.option("--k", type=click.IntRange(min=1), default=10, show_default=True, help="labels a row")
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
 @click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
@@ -145,8 +152,9 @@ Examples:
 @_explained
 def predict(model: Path, inputs: Path, out: Path, overwrite: bool, **options: Any) -> None:
     """Writes {"labels": [...], "scores": [...]} for the text of each row of INPUT, in order, best first."""
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists: choose another path, or give --overwrite")
+    to_stdout = str(out) == "-"
+    if not to_stdout:
+        _check_output(out, overwrite)
     loaded = Model.load(model)
     rows = _inputs(inputs, needs_embeddings=loaded.encoder.kind == "precomputed")
 
@@ -158,7 +166,21 @@ def predict(model: Path, inputs: Path, out: Path, overwrite: bool, **options: An
                     yield {"labels": names, "scores": scores}
                 progress.update(len(found.names))
 
-    write_rows(out, predictions())
+    if to_stdout:
+        for row in predictions():
+            click.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        write_rows(out.resolve(), predictions())
+
+
+def _check_output(out: Path, overwrite: bool) -> None:
+    """Refuses, before any work, a file that can't or must not be written."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is no folder: create it first")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists: choose another path, or give --overwrite")
+    if out.exists() and not out.is_file():
+        raise FileExistsError(f"{out} is no regular file, so it can't be replaced; --out - writes to standard output")
 
 
 @cli.command(
@@ -171,6 +193,8 @@ Examples:
 @click.argument("test_jsonl", type=_FILE)
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--propensity", type=float, nargs=2, default=(0.55, 1.5), show_default=True, help="a and b of PSP@k")
+@click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
+@click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @_explained
@@ -179,19 +203,24 @@ def evaluate(
     test_jsonl: Path,
     embeddings: Path | None,
     propensity: tuple[float, float],
-    num_threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent."""
     inputs, labels = _labelled_test(test_jsonl, embeddings)
-    result = Model.load(model).evaluate(inputs, labels, propensity=propensity, num_threads=num_threads)
+    loaded = Model.load(model)
+    if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
+        raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
+    if not all(0 < value < math.inf for value in propensity):
+        raise click.BadParameter("--propensity takes two positive numbers")
+    result = loaded.evaluate(inputs, labels, propensity=propensity, **options)
     if as_json:
         click.echo(json.dumps(_as_json(result), ensure_ascii=False))
         return
     for name, value in result.metrics.items():
         click.echo(f"{name:<10} {value:6.2f}")
     click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and left out")
-    click.echo(f"{len(result.unseen_labels)} labels never seen in training, which can't be predicted")
+    click.echo(f"labels never seen in training, which can't be predicted: {len(result.unseen_labels)}")
 
 
 def _as_json(result: Evaluation) -> dict[str, Any]:
@@ -270,8 +299,10 @@ def _inputs(path: Path, needs_embeddings: bool) -> Any:
 def _load_array(path: Path) -> npt.NDArray[np.floating]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DataError(f"{path}: not a .npy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: not a .npy array: several arrays are packed in it")
     if array.ndim != 2 or array.dtype.kind != "f":
         raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
     return typing.cast("npt.NDArray[np.floating]", array)

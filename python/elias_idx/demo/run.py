@@ -48,10 +48,12 @@ def run_demo(out: Path, config: Config | None = None) -> dict[str, Any]:
     """
     config = config or Config()
     seconds: dict[str, float] = {}
+    click.echo(f"preparing the data in {out / 'data'}")
     with _timed("data", seconds):
         _prepare_data(out / "data")
     train, test = (list(read_rows(out / "data" / f"{part}.jsonl")) for part in ("train", "test"))
     texts, labels = [row.text for row in test], [row.labels for row in test]
+    click.echo(f"training on {len(train):,} texts")
     training = _train(out, config, train, (texts, labels))
     seconds["train"] = training["seconds"]
 

@@ -51,10 +51,13 @@ class BagEncoder:
         """The texts' embeddings, float32 [N, D].
 
         Raises:
-            DataError: the inputs are an array.
+            DataError: the inputs are an array, or not all strings.
         """
         if isinstance(inputs, np.ndarray):
             raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
+        for number, text in enumerate(inputs):
+            if not isinstance(text, str):
+                raise DataError(f"text {number} must be a string, got {type(text).__name__}")
         result = np.empty((len(inputs), self.dim), np.float32)
         for start in range(0, len(inputs), _TEXTS_AT_ONCE):
             end = start + _TEXTS_AT_ONCE

@@ -37,9 +37,10 @@ class PrecomputedEncoder:
                 f"this model takes embeddings, a float array [N, {self.dim}]; "
                 f"got {array.dtype} of shape {list(array.shape)}"
             )
-        array = np.ascontiguousarray(array, np.float32)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, np.float32)
         if len(bad := np.flatnonzero(~np.isfinite(array).all(1))):
-            raise DataError(f"the embedding of row {bad[0]} is not finite")
+            raise DataError(f"the embedding of row {bad[0]} is not finite as float32")
         return array
 
     def save(self, folder: Path) -> None:

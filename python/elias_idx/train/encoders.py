@@ -74,7 +74,7 @@ class BagModule(TrainableEncoder):
     def __init__(self, texts: Sequence[str] | npt.NDArray[np.floating], config: Config) -> None:
         super().__init__()
         if isinstance(texts, np.ndarray):
-            raise DataError("the bag encoder takes texts; for an array of embeddings set encoder to precomputed")
+            raise DataError("the bag encoder takes a list of texts; an array of embeddings needs encoder = precomputed")
         self.features = TextFeatures(config.features)
         self.clustering_features = self.features.fit_transform(texts)
         self._inputs = Ragged.from_scipy(self.clustering_features, torch.device(config.device))
@@ -115,9 +115,10 @@ class PrecomputedModule(TrainableEncoder):
                 f"the precomputed encoder takes a float array [N, D], got {embeddings.dtype} "
                 f"of shape {list(embeddings.shape)}"
             )
-        if len(bad := np.flatnonzero(~np.isfinite(embeddings).all(1))):
-            raise DataError(f"the embedding of row {bad[0]} is not finite")
-        self.clustering_features = np.array(embeddings, np.float32, order="C")
+        with np.errstate(over="ignore"):
+            self.clustering_features = np.array(embeddings, np.float32, order="C")
+        if len(bad := np.flatnonzero(~np.isfinite(self.clustering_features).all(1))):
+            raise DataError(f"the embedding of row {bad[0]} is not finite as float32")
         self.register_buffer("inputs", torch.from_numpy(self.clustering_features), persistent=False)
         self.dropout = nn.Dropout(dropout)
 
