@@ -18,7 +18,6 @@ test: lint types test-rust test-python
 
 test-rust:
 	cargo test --release --workspace
-	cargo package --quiet -p elias-idx --allow-dirty
 
 test-python: $(VENV)/.test
 	$(BIN)/python -m pytest

@@ -1,6 +1,6 @@
 """Trains on the demo's fit split and evaluates on its dev split: how settings are chosen, away from the test texts.
 
-    python benchmarks/icd10cm_dev.py --out /tmp/dev-model --set dropout=0.2 --set stage1_epochs=6
+    python benchmarks/icd10cm_dev.py --out dev-model --set dropout=0.2 --set stage1_epochs=6
 
 Prints a line after each stage for several beams, for docs/experiments.md.
 """

@@ -96,6 +96,14 @@ def test_predictions_can_go_to_standard_output_and_no_further_than_asked(folder,
     assert len((tmp_path / "real.jsonl").read_text().splitlines()) == len(rows)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no new files, not even from root")
+def test_unwritable_places_are_explained(folder):
+    result = run("predict", folder / "model", folder / "test.jsonl", "--out", "/proc/out.jsonl", expect=1)
+    assert result.stderr.startswith("Error: ")
+    result = run("train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--out", "/proc/model", expect=1)
+    assert "Error: " in result.stderr
+
+
 def test_evaluation_takes_the_search_s_sizes(folder):
     narrow, wide = (
         json.loads(run("evaluate", folder / "model", folder / "test.jsonl", "--json", *sizes).stdout)["metrics"][

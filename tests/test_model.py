@@ -153,6 +153,12 @@ def test_k_beyond_all_labels_takes_no_memory(saved):
     assert 0 < len(found.names[0]) <= 45
 
 
+@pytest.mark.parametrize(("k", "error"), [(None, TypeError), ("3", TypeError), (2.0, TypeError), (0, ValueError)])
+def test_k_must_be_an_integer_of_at_least_one(saved, k, error):
+    with pytest.raises(error, match="k must be"):
+        Model.load(saved).predict(["topic1x"], k)
+
+
 def test_an_array_is_not_for_a_model_of_texts(saved):
     with pytest.raises(DataError, match="takes texts, got an array"):
         Model.load(saved).predict(np.ones((2, 16)), 3)

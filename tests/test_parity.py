@@ -1,6 +1,7 @@
 """Three implementations of the search held to each other: torch, Rust, and the oracle in NumPy.
 
-The models are made in torch and exported, as training does it.
+The models are made in torch and exported, as training does it. Training has no label projection T: with one, Rust and
+the oracle are held to each other in test_index_parity.py.
 """
 
 from collections.abc import Callable

@@ -150,7 +150,8 @@ class Index:
             k: Labels to return, at least 1. Where fewer are reachable, rows are padded with −1 and 0.
             beam_size: B, clusters to keep; more than there are means all.
             shortlist_size: S, labels to score; more than there are means all.
-            num_threads: Threads to use; None means the CPUs that this process may use.
+            num_threads: Threads to use at most; None means the CPUs that this process may use. Of more than
+                four a CPU only so many are started.
 
         Returns:
             Labels and scores, best first, equal scores by the smaller label.

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from elias_idx import __version__, _core
+from elias_idx._arrays import as_count
 from elias_idx.data import LabelVocabulary
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
@@ -119,7 +120,7 @@ class Model:
         found = self.index.search(
             self.encode(texts),
             # There is no padding here, so more labels than there are would only take memory.
-            min(k, self.index.num_labels),
+            min(as_count("k", k), self.index.num_labels),
             beam_size=beam_size,
             shortlist_size=shortlist_size,
             num_threads=num_threads,

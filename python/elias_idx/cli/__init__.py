@@ -18,3 +18,6 @@ def main() -> None:
         if package not in _EXTRA_PACKAGES:
             raise
         sys.exit(f"elias-idx: {MissingExtraError(package, 'train')}")
+    except KeyboardInterrupt:
+        # While the packages are still being imported; later click or the command itself sees it.
+        sys.exit(130)

@@ -102,6 +102,7 @@ def train(
 ) -> None:
     """Trains a model on JSON lines of {"text": ..., "labels": [...]}, plain or packed by gzip or xz."""
     from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
+    from elias_idx.train.checkpoint import read_progress
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on, --overwrite starts over: give one of them")
@@ -129,8 +130,8 @@ def train(
     try:
         model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
     except KeyboardInterrupt:
-        kept = out.with_name(out.name + ".training").exists()
-        click.echo(f"\nStopped. {_GO_ON if kept else 'Nothing was done yet.'}", err=True)
+        kept = read_progress(out.with_name(out.name + ".training")) is not None
+        click.echo(f"\nStopped. {_GO_ON if kept else 'No epoch was finished: start again with --overwrite.'}", err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
 
@@ -302,6 +303,7 @@ def _load_array(path: Path) -> npt.NDArray[np.floating]:
     except (ValueError, EOFError) as error:
         raise DataError(f"{path}: not a .npy array: {error}") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DataError(f"{path}: not a .npy array: several arrays are packed in it")
     if array.ndim != 2 or array.dtype.kind != "f":
         raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
