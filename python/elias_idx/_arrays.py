@@ -74,11 +74,6 @@ def as_count(name: str, value: Any, *, limit: int = sys.maxsize) -> int:
     return min(count, limit)
 
 
-def as_optional_count(name: str, value: Any) -> int | None:
-    """As `as_count`, and None stays None."""
-    return None if value is None else as_count(name, value)
-
-
 def as_embeddings(embeddings: npt.ArrayLike, dim: int) -> tuple[FloatArray, bool]:
     """Queries [Q, D] as float32, and whether a single one [D] was given."""
     array = as_array("embeddings", embeddings, ndim=(2, 1))
