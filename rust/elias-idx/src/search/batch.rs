@@ -33,9 +33,6 @@ pub(crate) enum Goal {
 const MAX_BLOCK: usize = 64;
 /// Logits that a thread holds at once, about (more for a single query of more clusters).
 const MAX_LOGITS: usize = 1 << 20;
-/// Threads, at most, for each CPU that the process may use, whatever is asked for: more would only
-/// share the CPUs, and each would finish its query before a stop takes effect.
-const MAX_THREADS_PER_CPU: usize = 4;
 /// How often a thread that waits for others looks at whether to stop.
 const WAIT: Duration = Duration::from_millis(20);
 
@@ -54,7 +51,7 @@ pub(crate) fn run(
         return Ok(());
     }
     let block = block_size(num_queries, num_threads, plan.num_clusters());
-    let num_threads = num_threads.min(num_queries.div_ceil(block)).min(max_threads());
+    let num_threads = num_threads.min(num_queries.div_ceil(block));
     let blocks = Mutex::new(
         queries
             .chunks(block * plan.dim())
@@ -71,10 +68,6 @@ pub(crate) fn run(
         }
     };
     on_threads(num_threads, hook, &work)
-}
-
-fn max_threads() -> usize {
-    thread::available_parallelism().map_or(1, usize::from) * MAX_THREADS_PER_CPU
 }
 
 /// Runs `work` on this thread and on `num_threads - 1` others.

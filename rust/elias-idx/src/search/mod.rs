@@ -201,13 +201,20 @@ impl Index {
     }
 }
 
+/// Threads, at most, for each CPU that the process may use, whatever is asked for: more would only
+/// share the CPUs, and each would finish its query before a stop takes effect.
+const MAX_THREADS_PER_CPU: usize = 4;
+
 fn num_threads(options: &SearchOptions, num_queries: usize) -> Result<usize, ArgumentError> {
-    match options.num_threads {
-        Some(num_threads) => check_positive("num_threads", num_threads).map(|()| num_threads),
-        // Asking the system takes a while, next to a single query.
-        None if num_queries < 2 => Ok(1),
-        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    if let Some(asked) = options.num_threads {
+        check_positive("num_threads", asked)?;
     }
+    // Counting the CPUs takes a while, next to a single query.
+    if num_queries < 2 || options.num_threads == Some(1) {
+        return Ok(1);
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(options.num_threads.map_or(cpus, |asked| asked.min(cpus * MAX_THREADS_PER_CPU)))
 }
 
 fn check_queries(queries: &[f32], dim: usize) -> Result<(), ArgumentError> {
