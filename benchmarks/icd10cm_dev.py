@@ -15,9 +15,8 @@ from typing import Any
 import click
 
 from elias_idx.config import Config
-from elias_idx.data import LabelVocabulary, Row
+from elias_idx.data import Row
 from elias_idx.demo import icd10cm
-from elias_idx.metrics import evaluate
 from elias_idx.model import Model
 from elias_idx.train import EpochResult, TrainingSet, train_model
 
@@ -50,12 +49,9 @@ def _value(text: str) -> Any:
 
 
 def _print_metrics(model: Model, rows: list[Row]) -> None:
-    assert model.index.label_names is not None
-    relevant, _ = LabelVocabulary(model.index.label_names).matrix_with_unseen([row.labels for row in rows])
-    embeddings = model.encode([row.text for row in rows])
+    texts, labels = [row.text for row in rows], [row.labels for row in rows]
     for beam_size, shortlist_size in _BEAMS:
-        found = model.index.search(embeddings, 100, beam_size=beam_size, shortlist_size=shortlist_size)
-        metrics = evaluate(found.labels, relevant)
+        metrics = model.evaluate(texts, labels, beam_size=beam_size, shortlist_size=shortlist_size).metrics
         shown = "  ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@10", "R@100"))
         click.echo(f"  B {beam_size:>2}, S {shortlist_size:>4}: {shown}")
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from elias_idx.errors import ConfigError
+
 Array = npt.NDArray[np.float64]
 
 
@@ -74,10 +76,10 @@ def inverse_propensities(label_counts: npt.ArrayLike, num_texts: int, a: float =
         b: 1.5, but 2.6 for Amazon's and 0.4 for Wikipedia's data sets.
 
     Raises:
-        ValueError: a or b is not a positive number.
+        ConfigError: a or b is not a positive number.
     """
     if not (0 < a < math.inf and 0 < b < math.inf):
-        raise ValueError(f"the propensity model's a and b must be positive numbers, got {a} and {b}")
+        raise ConfigError(f"the propensity model's a and b must be positive numbers, got {a} and {b}")
     # Of fewer than e texts the formula would make rare labels less valuable than frequent ones.
     c = max(0.0, math.log(max(num_texts, 1)) - 1) * (b + 1) ** a
     return 1 + c * (np.asarray(label_counts, np.float64) + b) ** -a

@@ -158,24 +158,20 @@ class Model:
 
         Raises:
             ValueError: labels and texts differ in number, or nothing is to be evaluated.
+            ConfigError: a or b is not a positive number.
         """
         if len(texts) != len(labels) or any(isinstance(row, str) for row in labels):
             raise ValueError(f"labels must be {len(texts)} lists of strings, one a text")
         if not (cutoffs := (*ks, *recall_ks)):
             raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
         relevant, unseen = self._vocabulary.matrix_with_unseen(labels)
+        counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
+        gains = inverse_propensities(counts, self.num_training_texts, *propensity)
         k = min(max(cutoffs), self.index.num_labels)
         found = self.index.search(
             self.encode(texts), k, beam_size=beam_size, shortlist_size=shortlist_size, num_threads=num_threads
         )
-        counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
-        metrics = evaluate(
-            found.labels,
-            relevant,
-            ks=ks,
-            recall_ks=recall_ks,
-            inverse_propensity=inverse_propensities(counts, self.num_training_texts, *propensity),
-        )
+        metrics = evaluate(found.labels, relevant, ks=ks, recall_ks=recall_ks, inverse_propensity=gains)
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
         return Evaluation(metrics, len(labels), without_labels, unseen)
 

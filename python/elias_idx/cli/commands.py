@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -103,6 +102,7 @@ def train(
     """Trains a model on JSON lines of {"text": ..., "labels": [...]}, plain or packed by gzip or xz."""
     from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
     from elias_idx.train.checkpoint import read_progress
+    from elias_idx.train.run_folder import run_path
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on, --overwrite starts over: give one of them")
@@ -110,11 +110,10 @@ def train(
         raise click.UsageError("--dev-embeddings are the embeddings of the rows of --dev: give both")
     if dev and (embeddings is None) != (dev_embeddings is None):
         raise click.UsageError("--embeddings and --dev-embeddings go together")
-    encoder = settings["encoder"] or (Config.from_toml(config_file).encoder if config_file else Config.encoder)
-    if (encoder == "precomputed") != (embeddings is not None):
-        raise click.UsageError("--embeddings and --encoder precomputed go together")
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
+    if (config.encoder == "precomputed") != (embeddings is not None):
+        raise click.UsageError("--embeddings and --encoder precomputed go together")
     data = TrainingSet(*_labelled(train_jsonl, embeddings))
     dev_data = _labelled_test(dev, dev_embeddings) if dev else None
 
@@ -130,7 +129,7 @@ def train(
     try:
         model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
     except KeyboardInterrupt:
-        kept = read_progress(out.with_name(out.name + ".training")) is not None
+        kept = read_progress(run_path(out)) is not None
         click.echo(f"\nStopped. {_GO_ON if kept else 'No epoch was finished: start again with --overwrite.'}", err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
@@ -212,8 +211,6 @@ def evaluate(
     loaded = Model.load(model)
     if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
-    if not all(0 < value < math.inf for value in propensity):
-        raise click.BadParameter("--propensity takes two positive numbers")
     result = loaded.evaluate(inputs, labels, propensity=propensity, **options)
     if as_json:
         click.echo(json.dumps(_as_json(result), ensure_ascii=False))

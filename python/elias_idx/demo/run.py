@@ -30,6 +30,7 @@ from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import replacing
 from elias_idx.model import Evaluation, Model
 from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
+from elias_idx.train.run_folder import run_path
 
 _METRICS = ("P@1", "P@3", "P@5", "R@10", "R@100")
 _EXAMPLES = 5
@@ -96,7 +97,7 @@ def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], li
     evaluating stage 1 does not count.
     """
     data = TrainingSet([row.text for row in rows], [row.labels for row in rows])
-    something_there = (out / "model").exists() or (out / "model.training").exists()
+    something_there = (out / "model").exists() or run_path(out / "model").exists()
     record = _read_json(out / "training.json") if something_there else {}
     started, counted = time.perf_counter(), 0.0
 

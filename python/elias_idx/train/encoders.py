@@ -115,10 +115,9 @@ class PrecomputedModule(TrainableEncoder):
                 f"the precomputed encoder takes a float array [N, D], got {embeddings.dtype} "
                 f"of shape {list(embeddings.shape)}"
             )
-        with np.errstate(over="ignore"):
-            self.clustering_features = np.array(embeddings, np.float32, order="C")
-        if len(bad := np.flatnonzero(~np.isfinite(self.clustering_features).all(1))):
-            raise DataError(f"the embedding of row {bad[0]} is not finite as float32")
+        checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
+        # Torch takes no read-only arrays, such as mapped files.
+        self.clustering_features = np.require(checked, requirements="W")
         self.register_buffer("inputs", torch.from_numpy(self.clustering_features), persistent=False)
         self.dropout = nn.Dropout(dropout)
 

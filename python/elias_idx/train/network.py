@@ -59,15 +59,16 @@ class Adjacency(nn.Module):
                 start[cluster, : len(row)] = logits[cluster]
         self.register_buffer("labels", torch.from_numpy(labels))
         self.register_buffer("present", torch.from_numpy(present))
-        self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64))
+        # What follows from the entries is not part of a checkpoint.
+        self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64), persistent=False)
         self.logits = None if logits is None else nn.Parameter(torch.from_numpy(start))
         entries = self.labels[self.present]
         self.disjoint = len(entries.unique()) == len(entries)
         # The transpose: for each label the slots (cluster · κ + position) of its entries.
         slots, by_label = self.present.flatten().nonzero()[:, 0], entries.sort(stable=True)
         counts = torch.bincount(entries, minlength=num_labels)
-        self.register_buffer("label_indptr", torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
-        self.register_buffer("label_slots", slots[by_label.indices])
+        self.register_buffer("label_indptr", torch.cat([counts.new_zeros(1), counts.cumsum(0)]), persistent=False)
+        self.register_buffer("label_slots", slots[by_label.indices], persistent=False)
         self.refresh_best_cluster()
 
     @property

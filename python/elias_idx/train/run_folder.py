@@ -21,12 +21,17 @@ IfExists = Literal["error", "overwrite", "resume"]
 _DESCRIPTION = "run.json"
 
 
+def run_path(out: Path) -> Path:
+    """Where the run of a model at `out` lives until the model is whole."""
+    return out.with_name(out.name + ".training")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where a run keeps its checkpoint, and what must stay the same for the run to be resumed.
 
     Attributes:
-        path: the model's path + ".training".
+        path: see `run_path`.
         description: the settings and a fingerprint of the data; see `describe_run`.
     """
 
@@ -47,7 +52,7 @@ class RunFolder:
         if not out.parent.is_dir():
             raise FileNotFoundError(f"{out.parent} is no folder: create it first")
         check_replaceable(out, overwrite=if_exists != "error")
-        run = cls(out.with_name(out.name + ".training"), description)
+        run = cls(run_path(out), description)
         if run.path.exists():
             run._check_existing(if_exists)
         return run

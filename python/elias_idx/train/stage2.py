@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,17 +16,13 @@ _FOREIGN_SHARE = 0.1
 _SMALLEST_SHARE = 1e-4
 
 
-def start_stage2(trainee: Trainee, pattern: AdjacencyPattern) -> Trainee:
-    """The model at the start of stage 2: stage 1's, with a learned adjacency of the given pattern.
-
-    The network is changed in place; its encoder, cluster and label classifiers go on from stage 1.
-    """
+def start_stage2(trainee: Trainee, pattern: AdjacencyPattern) -> None:
+    """Gives the network a learned adjacency of the given pattern; everything else goes on from stage 1."""
     config, network = trainee.config, trainee.network
     assert config.beta is not None
     logits = pattern.split(first_logits(pattern, config.adjacency_start, config.seed))
     rows = pattern.split(pattern.labels)
     network.adjacency = Adjacency(rows, network.adjacency.num_labels, logits, config.beta).to(config.device)
-    return replace(trainee, network=network)
 
 
 def first_logits(pattern: AdjacencyPattern, start: str, seed: int) -> npt.NDArray[np.float32]:
