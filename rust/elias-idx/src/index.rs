@@ -14,6 +14,8 @@ use crate::format::schema::{self, NamedTensor};
 use crate::format::write;
 use crate::label_names::LabelNames;
 use crate::matrix::{Matrix, Tensor, check_finite};
+use crate::panels::Panels;
+use crate::quantize::CodedRows;
 
 /// What a search uses unless told otherwise, and the scale α of the cluster scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub struct Index {
     pub(crate) label_bias: Tensor<f32>,
     pub(crate) label_projection: Option<Matrix>,
     pub(crate) label_names: Option<LabelNames>,
+    pub(crate) cluster_panels: Option<Panels>,
+    pub(crate) label_codes: Option<CodedRows>,
     files: Option<Files>,
     source: Option<Source>,
 }
@@ -97,7 +101,15 @@ pub(crate) struct Checked {
 
 impl Index {
     pub(crate) fn from_checked(parts: Checked) -> Self {
+        // TODO(storage): stored, optional, and label_weights optional too.
+        let cluster =
+            CodedRows::of(parts.cluster_weights.view(), parts.cluster_bias.as_slice()).unwrap();
+        let cluster_panels = Some(Panels::pack(cluster.codes.view(), cluster.meta).unwrap());
+        let label_codes =
+            Some(CodedRows::of(parts.label_weights.view(), parts.label_bias.as_slice()).unwrap());
         Self {
+            cluster_panels,
+            label_codes,
             dims: parts.dims,
             defaults: parts.defaults,
             cluster_weights: parts.cluster_weights,

@@ -39,7 +39,10 @@ pub mod format;
 mod index;
 mod kernels;
 mod label_names;
+mod label_rows;
 mod matrix;
+mod panels;
+mod quantize;
 mod search;
 mod storage;
 
@@ -48,4 +51,5 @@ pub use error::{ArgumentError, Error, FormatError, Result};
 pub use format::publish::replace_folder;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
+pub use label_rows::Dtype;
 pub use search::{Hits, HitsMut, SearchOptions};

@@ -43,42 +43,42 @@ impl<T: Pod> Tensor<T> {
     }
 }
 
-/// Rows of `f32`, stored one after the other.
+/// Rows of numbers, stored one after the other.
 #[derive(Clone)]
-pub(crate) struct Matrix {
-    values: Tensor<f32>,
+pub(crate) struct Matrix<T = f32> {
+    values: Tensor<T>,
     cols: usize,
 }
 
-impl Matrix {
+impl<T: Pod> Matrix<T> {
     /// Rows of `cols` values each; `cols` divides the number of values.
-    pub(crate) fn new(values: Tensor<f32>, cols: usize) -> Self {
+    pub(crate) fn new(values: Tensor<T>, cols: usize) -> Self {
         debug_assert!(cols > 0 && values.len.is_multiple_of(cols));
         Self { values, cols }
     }
 
-    pub(crate) fn view(&self) -> MatrixView<'_> {
+    pub(crate) fn view(&self) -> MatrixView<'_, T> {
         MatrixView { values: self.values.as_slice(), cols: self.cols }
     }
 
-    pub(crate) fn tensor(&self) -> &Tensor<f32> {
+    pub(crate) fn tensor(&self) -> &Tensor<T> {
         &self.values
     }
 }
 
 /// A borrowed [`Matrix`].
 #[derive(Clone, Copy)]
-pub(crate) struct MatrixView<'a> {
-    values: &'a [f32],
+pub(crate) struct MatrixView<'a, T = f32> {
+    values: &'a [T],
     cols: usize,
 }
 
-impl<'a> MatrixView<'a> {
+impl<'a, T> MatrixView<'a, T> {
     /// Rows of `cols` values each.
     ///
     /// # Panics
     /// If `cols` is 0 or doesn't divide the number of values.
-    pub(crate) fn new(values: &'a [f32], cols: usize) -> Self {
+    pub(crate) fn new(values: &'a [T], cols: usize) -> Self {
         assert!(cols > 0 && values.len().is_multiple_of(cols));
         Self { values, cols }
     }
@@ -91,8 +91,17 @@ impl<'a> MatrixView<'a> {
         self.cols
     }
 
-    pub(crate) fn values(&self) -> &'a [f32] {
+    pub(crate) fn values(&self) -> &'a [T] {
         self.values
+    }
+
+    /// One row.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    pub(crate) fn row(&self, row: usize) -> &'a [T] {
+        &self.values[row * self.cols..][..self.cols]
     }
 }
 
