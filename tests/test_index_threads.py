@@ -12,17 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from elias_idx import Index
+from elias_idx import Index, SearchResult
 from helpers_index import build
 from oracle import Parts, random_parts
 
-
-def count_threads() -> int:
-    """The threads of this process."""
-    return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at threads in /proc")
+forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -78,47 +73,177 @@ def test_the_gil_is_released(large: tuple[Index, Parts]) -> None:
     assert counted > 20 * seconds, "the other thread went on meanwhile"
 
 
+SMALL_INDEX = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import numpy as np
+from elias_idx import EliasIdxError, Index
+rng = np.random.default_rng(0)
+C, L, D, K = 500, 2000, 32, 50
+indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
+adjacency = np.arange(C + 1) * K, indices, rng.uniform(0.1, 1, C * K)
+index = Index.build(rng.standard_normal((C, D)), np.zeros(C), adjacency, rng.standard_normal((L, D)), np.zeros(L))
+queries = rng.standard_normal((2000, D), dtype=np.float32)
+
+def pool():
+    "The pool's threads, as folders of /proc."
+    threads = Path("/proc/self/task").iterdir()
+    return [thread for thread in threads if (thread / "comm").read_text() == "elias-search\\n"]
+"""
+
+
+def run_python(code: str) -> list[str]:
+    """Runs `code`, with `SMALL_INDEX` before it, in a fresh process; gives the words that it prints."""
+    args = [sys.executable, "-c", SMALL_INDEX + code]
+    return subprocess.run(args, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout.split()
+
+
 @needs_proc
-def test_no_more_threads_than_asked(large: tuple[Index, Parts]) -> None:
-    index, parts = large
-    queries = np.tile(parts.queries, (100, 1))
-    most: dict[int, int] = {}
-    for num_threads in (1, 3):
-        search = threading.Thread(target=index.search, args=(queries,), kwargs={"num_threads": num_threads})
-        before = count_threads()
-        search.start()
-        counts = []
-        while search.is_alive():
-            counts.append(count_threads() - before)
-        most[num_threads] = max(counts)
-    assert most == {1: 1, 3: 3}
+def test_all_callers_together_use_no_more_threads_than_cpus() -> None:
+    code = """
+index.search(queries, num_threads=1)
+print(len(pool()))
+most = 0
+for num_threads in (2, 64, None):
+    kwargs = {"num_threads": num_threads}
+    callers = [threading.Thread(target=index.search, args=(queries,), kwargs=kwargs) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    while any(caller.is_alive() for caller in callers):
+        most = max(most, len(pool()))
+        time.sleep(0.002)
+print(most, len(pool()), len(os.sched_getaffinity(0)))
+"""
+    alone, most, left, cpus = map(int, run_python(code))
+    assert alone == 0
+    assert most == left < cpus or most == left == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_a_forked_child_can_search(large: tuple[Index, Parts]) -> None:
+@needs_proc
+def test_the_affinity_of_the_calling_thread_is_respected() -> None:
+    code = """
+allowed = os.sched_getaffinity(0)
+os.sched_setaffinity(0, {min(allowed)})
+expected = index.search(queries, num_threads=8)
+print(len(pool()))
+os.sched_setaffinity(0, allowed)
+time.sleep(1.1)  # the CPUs are counted once a second
+found = index.search(queries, num_threads=8)
+print(len(pool()) > 0, len(allowed) > 1)
+print(all(os.sched_getaffinity(int(thread.name)) == allowed for thread in pool()))
+print((found.labels == expected.labels).all())
+"""
+    narrow, helped, several, same_cpus, same_results = run_python(code)
+    assert narrow == "0"
+    assert helped == several
+    assert (same_cpus, same_results) == ("True", "True")
+
+
+@needs_proc
+def test_threads_of_the_pool_leave_signals_to_others() -> None:
+    code = """
+index.search(queries, num_threads=2)
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+for thread in pool():
+    line = next(line for line in (thread / "status").read_text().splitlines() if line.startswith("SigBlk:"))
+    blocked = int(line.split()[1], 16)
+    print(*(blocked >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSEGV)))
+"""
+    mask, *blocked = run_python(code)
+    assert mask == "set()"
+    assert blocked in ([], ["1", "1", "0"])
+
+
+def exit_status(child: int) -> int:
+    """The exit status of a forked child, which is killed (and so has another than 0) when it hangs."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fork_and_search(index: Index, parts: Parts, expected: SearchResult, generations: int) -> int:
+    """Searches in a forked child, and in a child of that and so on; gives the exit status, 0 if all is well."""
+    child = os.fork()
+    if child > 0:
+        return exit_status(child)
+    status = 1
+    try:
+        same = [np.array_equal(index.search(parts.queries, num_threads=2), expected) for _ in range(3)]
+        status = 0 if all(same) else 2
+        if status == 0 and generations > 1:
+            status = fork_and_search(index, parts, expected, generations - 1)
+    finally:
+        os._exit(status & 0x7F)
+
+
+@forks
+def test_forked_children_can_search(large: tuple[Index, Parts]) -> None:
     index, parts = large
     expected = index.search(parts.queries, num_threads=2)
-    read, write = os.pipe()
+    assert fork_and_search(index, parts, expected, generations=3) == 0
+    np.testing.assert_array_equal(index.search(parts.queries, num_threads=2), expected)
+
+
+@forks
+def test_children_forked_while_others_search_can_search(large: tuple[Index, Parts]) -> None:
+    index, parts = large
+    expected = index.search(parts.queries, num_threads=2)
+    done = threading.Event()
+
+    def search() -> None:
+        while not done.is_set():
+            index.search(parts.queries[:40], num_threads=2)
+
+    callers = [threading.Thread(target=search) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    try:
+        statuses = [fork_and_search(index, parts, expected, generations=1) for _ in range(15)]
+    finally:
+        done.set()
+        for caller in callers:
+            caller.join()
+    assert statuses == [0] * 15
+
+
+def test_a_child_forked_by_a_signal_handler_amid_a_search_goes_on() -> None:
+    code = """
+parent = os.getpid()
+queries = np.tile(queries, (25, 1))
+
+def fork(*_):
+    global child
     child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            found = index.search(parts.queries, num_threads=2)
-            if (found.labels == expected.labels).all():
-                os.write(write, b"same")
-                status = 0
-        finally:
-            os._exit(status)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b"same"
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+try:
+    found = index.search(queries, num_threads=2)
+    print("found", flush=True)
+except EliasIdxError:
+    print("interrupted", flush=True)
+again = index.search(queries[:500], num_threads=2)
+expected = index.search(queries[:500], num_threads=1)
+print((again.labels == expected.labels).all(), flush=True)
+if os.getpid() == parent:
+    os.waitpid(child, 0)
+    print("parent", (found.labels[:500] == expected.labels).all(), flush=True)
+"""
+    printed = run_python(code)
+    # The child lacks what the other thread was at; the parent has all.
+    assert sorted(printed[:-2]) in (["True", "True", "found", "interrupted"], ["True", "True", "found", "found"])
+    assert printed[-2:] == ["parent", "True"]
 
 
 LONG_SEARCH = """
 import sys
 import numpy as np
-from elias_idx import Index
+from elias_idx import Index, SearchResult
 rng = np.random.default_rng(0)
 C, L, D, K = 2000, 20000, 64, 500
 indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
@@ -161,7 +286,7 @@ def test_ctrl_c_ends_a_long_search_within_a_second(queries: int, beam: int, shor
 INTERRUPTED_SEARCHES = """
 import signal, threading
 import numpy as np
-from elias_idx import Index
+from elias_idx import Index, SearchResult
 rng = np.random.default_rng(0)
 C, L, D, K = 2000, 4000, 16, 100
 indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
@@ -183,24 +308,6 @@ def test_ctrl_c_comes_out_however_long_the_threads_take_to_end(beam: int, shortl
     code = f"BEAM, SHORTLIST = {beam}, {shortlist}\n{INTERRUPTED_SEARCHES}"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["KeyboardInterrupt"] * 5
-
-
-@needs_proc
-def test_threads_default_to_the_cpus_of_this_process(large: tuple[Index, Parts]) -> None:
-    index, parts = large
-    queries = np.tile(parts.queries, (100, 1))
-    allowed = os.sched_getaffinity(0)
-    search = threading.Thread(target=index.search, args=(queries,))
-    before = count_threads()
-    os.sched_setaffinity(0, {min(allowed)})
-    try:
-        search.start()
-        most = 0
-        while search.is_alive():
-            most = max(most, count_threads() - before)
-    finally:
-        os.sched_setaffinity(0, allowed)
-    assert most == 1
 
 
 def test_a_mapped_index_is_shared_between_processes(large: tuple[Index, Parts], tmp_path: Path) -> None:
