@@ -1,6 +1,9 @@
 //! The weighted edges from clusters to labels, as CSR: each row by descending weight, then label.
 
-use crate::error::{ArgumentError, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 use crate::format::schema;
 use crate::matrix::Tensor;
 
@@ -10,258 +13,202 @@ pub(crate) struct Adjacency {
     pub(crate) offsets: Tensor<u64>,
     pub(crate) labels: Tensor<u32>,
     pub(crate) weights: Tensor<f32>,
+    sketch: Arc<Sketch>,
 }
 
-/// A borrowed [`Adjacency`] whose invariants were checked.
+/// A borrowed [`Adjacency`].
 #[derive(Clone, Copy)]
 pub(crate) struct AdjacencyView<'a> {
+    rows: Rows<'a>,
+    sketch: &'a Sketch,
+}
+
+/// The CSR arrays of an adjacency.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
     offsets: &'a [u64],
     labels: &'a [u32],
     weights: &'a [f32],
 }
 
+/// What is wrong with a stored tensor: its name, and the fault.
+pub(crate) type Fault = (&'static str, String);
+
 impl Adjacency {
-    /// Copies a caller's CSR arrays, rows in any order, after checking all of it.
-    pub(crate) fn from_csr(
-        offsets: &[i64],
-        labels: &[i64],
-        weights: &[f32],
-        num_clusters: usize,
+    /// Takes stored arrays, `offsets` of C+1 elements and the others of nnz each, if they are as
+    /// they should be: offsets ascending from 0 to nnz, label ids below `num_labels`, weights in
+    /// (0, 1], rows by descending weight, then label.
+    pub(crate) fn from_stored(
+        offsets: Tensor<u64>,
+        labels: Tensor<u32>,
+        weights: Tensor<f32>,
         num_labels: usize,
-    ) -> Result<Self> {
-        check_offsets(offsets, labels.len(), weights.len(), num_clusters).map_err(bad)?;
-        let (labels, weights) = sorted_rows(offsets, labels, weights, num_labels).map_err(bad)?;
-        let offsets: Vec<u64> = offsets.iter().map(|&offset| offset.unsigned_abs()).collect();
-        Ok(Self {
-            offsets: Tensor::copy_of(&offsets)?,
-            labels: Tensor::copy_of(&labels)?,
-            weights: Tensor::copy_of(&weights)?,
-        })
+    ) -> Result<Result<Self, Fault>> {
+        let rows = Rows {
+            offsets: offsets.as_slice(),
+            labels: labels.as_slice(),
+            weights: weights.as_slice(),
+        };
+        if let Err(fault) = rows.check_offsets() {
+            return Ok(Err(fault));
+        }
+        // All of a row at once, while it is in the cache.
+        let mut sketch = Sketch::with_room_for(rows)?;
+        for row in 0..rows.len() {
+            if let Err(fault) = rows.check_row(row, num_labels) {
+                return Ok(Err(fault));
+            }
+            sketch.push(rows, row);
+        }
+        Ok(Ok(Self { offsets, labels, weights, sketch: Arc::new(sketch) }))
     }
 
     pub(crate) fn view(&self) -> AdjacencyView<'_> {
-        AdjacencyView {
+        let rows = Rows {
             offsets: self.offsets.as_slice(),
             labels: self.labels.as_slice(),
             weights: self.weights.as_slice(),
-        }
-    }
-
-    /// Checks stored arrays: offsets ascending from 0 to nnz, label ids below `num_labels`, weights
-    /// in (0, 1], rows sorted. `offsets` has C+1 elements and the others nnz each.
-    /// A fault is given as the tensor's name and what is wrong with it.
-    pub(crate) fn check(&self, num_labels: usize) -> Result<(), (&'static str, String)> {
-        let view = self.view();
-        let nnz = view.labels.len() as u64;
-        let ascending =
-            view.offsets.windows(2).fold(true, |good, pair| good & (pair[0] <= pair[1]));
-        if view.offsets.first() != Some(&0) || view.offsets.last() != Some(&nnz) || !ascending {
-            let message = format!("must ascend from 0 to the number of edges, {nnz}");
-            return Err((schema::ADJACENCY_OFFSETS, message));
-        }
-        if !view.labels.iter().fold(true, |good, &label| good & ((label as usize) < num_labels)) {
-            let message = format!("holds an id that is none of the {num_labels} labels");
-            return Err((schema::ADJACENCY_LABELS, message));
-        }
-        if !view.weights.iter().fold(true, |good, &weight| good & is_weight(weight)) {
-            return Err((schema::ADJACENCY_WEIGHTS, "holds a weight outside (0, 1]".to_owned()));
-        }
-        match (0..view.num_rows()).find(|&row| !view.row_is_sorted(row)) {
-            Some(row) => {
-                let message = format!("row {row} is not by descending weight, then label");
-                Err((schema::ADJACENCY_WEIGHTS, message))
-            }
-            None => Ok(()),
-        }
+        };
+        AdjacencyView { rows, sketch: &self.sketch }
     }
 }
 
 impl<'a> AdjacencyView<'a> {
-    pub(crate) fn num_rows(&self) -> usize {
+    /// The labels of a cluster and the weights of its edges, best first.
+    pub(crate) fn row(&self, cluster: usize) -> (&'a [u32], &'a [f32]) {
+        self.rows.row(cluster)
+    }
+
+    /// The weights that stand for [`SKETCH_STEP`] edges of a cluster each, best first.
+    pub(crate) fn sketch(&self, cluster: usize) -> &'a [f32] {
+        self.sketch.row(self.rows, cluster)
+    }
+
+    /// How many of a cluster's weights satisfy `reaches`, which holds up to some weight and not
+    /// from there on.
+    #[inline]
+    pub(crate) fn prefix_len(&self, cluster: usize, reaches: impl Fn(&f32) -> bool) -> usize {
+        let (_, weights) = self.row(cluster);
+        // The prefix ends between the middles of two neighbouring groups of edges.
+        let groups = self.sketch(cluster).partition_point(&reaches);
+        let start = groups.saturating_sub(1) * SKETCH_STEP;
+        let end = ((groups + 1) * SKETCH_STEP).min(weights.len());
+        start + weights[start..end].partition_point(&reaches)
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn len(self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// The labels of a cluster and the weights of its edges, best first.
-    pub(crate) fn row(&self, cluster: usize) -> (&'a [u32], &'a [f32]) {
+    fn range(self, row: usize) -> Range<usize> {
         // The offsets index slices that are in memory, so they fit a usize.
-        let range = self.offsets[cluster] as usize..self.offsets[cluster + 1] as usize;
+        self.offsets[row] as usize..self.offsets[row + 1] as usize
+    }
+
+    fn row(self, row: usize) -> (&'a [u32], &'a [f32]) {
+        let range = self.range(row);
         (&self.labels[range.clone()], &self.weights[range])
     }
 
-    fn row_is_sorted(&self, row: usize) -> bool {
-        let (labels, weights) = self.row(row);
-        let labels_ahead = labels.iter().skip(1);
-        let weights_ahead = weights.iter().skip(1);
-        let pairs = labels.iter().zip(labels_ahead).zip(weights.iter().zip(weights_ahead));
-        pairs.fold(true, |good, ((label, next_label), (weight, next_weight))| {
-            good & ((weight > next_weight) | ((weight == next_weight) & (label < next_label)))
-        })
-    }
-}
-
-fn is_weight(weight: f32) -> bool {
-    (weight > 0.0) & (weight <= 1.0)
-}
-
-fn bad(message: String) -> ArgumentError {
-    ArgumentError::BadAdjacency(message)
-}
-
-/// Checks the structure of a caller's CSR before anything walks it.
-fn check_offsets(
-    offsets: &[i64],
-    num_labels_given: usize,
-    num_weights_given: usize,
-    num_clusters: usize,
-) -> Result<(), String> {
-    if offsets.len() != num_clusters + 1 {
-        return Err(format!(
-            "indptr must have num_clusters + 1 = {} entries, got {}",
-            num_clusters + 1,
-            offsets.len()
-        ));
-    }
-    if num_labels_given != num_weights_given {
-        return Err(format!(
-            "indices and data must have the same length, got {num_labels_given} and {num_weights_given}"
-        ));
-    }
-    if offsets[0] != 0 {
-        return Err(format!("indptr must start at 0, got {}", offsets[0]));
-    }
-    if let Some(row) = offsets.windows(2).position(|pair| pair[1] < pair[0]) {
-        return Err(format!(
-            "indptr decreases at row {row}, from {} to {}",
-            offsets[row],
-            offsets[row + 1]
-        ));
-    }
-    if offsets[num_clusters] != num_labels_given as i64 {
-        return Err(format!(
-            "indptr must end at the number of entries, {num_labels_given}, got {}",
-            offsets[num_clusters]
-        ));
-    }
-    Ok(())
-}
-
-/// The rows sorted by descending weight, then label, once each edge is known to be good.
-fn sorted_rows(
-    offsets: &[i64],
-    labels: &[i64],
-    weights: &[f32],
-    num_labels: usize,
-) -> Result<(Vec<u32>, Vec<f32>), String> {
-    let mut out_labels = Vec::with_capacity(labels.len());
-    let mut out_weights = Vec::with_capacity(weights.len());
-    let mut edges: Vec<(u32, u32)> = Vec::new();
-    for (row, pair) in offsets.windows(2).enumerate() {
-        let range = pair[0] as usize..pair[1] as usize;
-        edges.clear();
-        for (at, (&label, &weight)) in labels[range.clone()].iter().zip(&weights[range]).enumerate()
-        {
-            edges.push(checked_edge(row, pair[0] as usize + at, label, weight, num_labels)?);
+    fn check_offsets(self) -> Result<(), Fault> {
+        let nnz = self.labels.len() as u64;
+        let ascending =
+            self.offsets.windows(2).fold(true, |good, pair| good & (pair[0] <= pair[1]));
+        if self.offsets.first() != Some(&0) || self.offsets.last() != Some(&nnz) || !ascending {
+            let message = format!("must ascend from 0 to the number of edges, {nnz}");
+            return Err((schema::ADJACENCY_OFFSETS, message));
         }
-        sort_row(row, &mut edges)?;
-        out_labels.extend(edges.iter().map(|edge| edge.1));
-        out_weights.extend(edges.iter().map(|edge| f32::from_bits(!edge.0)));
+        Ok(())
     }
-    Ok((out_labels, out_weights))
+
+    fn check_row(self, row: usize, num_labels: usize) -> Result<(), Fault> {
+        // Without branches between the edges, so that each of these vectorises.
+        let (labels, weights) = self.row(row);
+        if !labels.iter().fold(true, |good, &label| good & ((label as usize) < num_labels)) {
+            let message = format!("row {row} holds an id that is none of the {num_labels} labels");
+            return Err((schema::ADJACENCY_LABELS, message));
+        }
+        if !weights.iter().fold(true, |good, &weight| good & is_weight(weight)) {
+            let message = format!("row {row} holds a weight outside (0, 1]");
+            return Err((schema::ADJACENCY_WEIGHTS, message));
+        }
+        if !is_sorted(labels, weights) {
+            let message = format!("row {row} is not by descending weight, then label");
+            return Err((schema::ADJACENCY_WEIGHTS, message));
+        }
+        Ok(())
+    }
 }
 
-/// An edge as a pair that sorts by descending weight, then label.
-fn checked_edge(
-    row: usize,
-    position: usize,
-    label: i64,
-    weight: f32,
-    num_labels: usize,
-) -> Result<(u32, u32), String> {
-    if label < 0 || label >= num_labels as i64 {
-        return Err(format!(
-            "indices[{position}] (row {row}) is {label}, must be from 0 to {}",
-            num_labels - 1
-        ));
+/// Edges that one weight of a sketch stands for.
+pub(crate) const SKETCH_STEP: usize = 16;
+
+/// The middle weight of every [`SKETCH_STEP`] edges of each row. A search looks at these few
+/// numbers, which are close together, to find where a row's weights fall below a bound.
+struct Sketch(Vec<f32>);
+
+impl Sketch {
+    fn with_room_for(rows: Rows<'_>) -> Result<Self> {
+        let len = Self::start(rows.len(), rows.labels.len());
+        let bytes = len.saturating_mul(size_of::<f32>());
+        let mut weights = Vec::new();
+        weights
+            .try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { what: "index tensors", bytes })?;
+        Ok(Self(weights))
     }
-    if !is_weight(weight) {
-        let hint =
-            if weight == 0.0 { "; drop explicit zeros, eliminate_zeros() in SciPy" } else { "" };
-        return Err(format!(
-            "data[{position}] (row {row}) is {weight}, must be in (0, 1] as float32{hint}"
-        ));
+
+    /// Adds the next row.
+    fn push(&mut self, rows: Rows<'_>, row: usize) {
+        let range = rows.range(row);
+        self.0.resize(Self::start(row, range.start), 0.0);
+        let groups = rows.weights[range].chunks(SKETCH_STEP);
+        self.0.extend(groups.map(|group| group[group.len() / 2]));
     }
-    Ok((!weight.to_bits(), label as u32))
+
+    fn row(&self, rows: Rows<'_>, row: usize) -> &[f32] {
+        let range = rows.range(row);
+        let start = Self::start(row, range.start);
+        &self.0[start..start + range.len().div_ceil(SKETCH_STEP)]
+    }
+
+    /// Where a row's part begins, by its first edge. That leaves each row its share of the edges
+    /// before rounded down, and one more: at least its share rounded up.
+    fn start(row: usize, first_edge: usize) -> usize {
+        first_edge / SKETCH_STEP + row
+    }
 }
 
-/// Sorts a row's edges and refuses a label that occurs twice.
-fn sort_row(row: usize, edges: &mut [(u32, u32)]) -> Result<(), String> {
-    edges.sort_unstable_by_key(|edge| edge.1);
-    if let Some(pair) = edges.windows(2).find(|pair| pair[0].1 == pair[1].1) {
-        return Err(format!(
-            "label {} occurs twice in row {row}; sum_duplicates() in SciPy merges them",
-            pair[0].1
-        ));
-    }
-    edges.sort_unstable();
-    Ok(())
+fn is_sorted(labels: &[u32], weights: &[f32]) -> bool {
+    let labels_ahead = labels.iter().skip(1);
+    let weights_ahead = weights.iter().skip(1);
+    let pairs = labels.iter().zip(labels_ahead).zip(weights.iter().zip(weights_ahead));
+    pairs.fold(true, |good, ((label, next_label), (weight, next_weight))| {
+        good & ((weight > next_weight) | ((weight == next_weight) & (label < next_label)))
+    })
+}
+
+/// Whether an edge may have this weight.
+pub(crate) fn is_weight(weight: f32) -> bool {
+    (weight > 0.0) & (weight <= 1.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::error::Error;
-
-    fn build(offsets: &[i64], labels: &[i64], weights: &[f32]) -> Result<Adjacency> {
-        Adjacency::from_csr(offsets, labels, weights, 2, 4)
-    }
-
-    #[test]
-    fn rows_are_sorted_by_weight_then_label() {
-        let adjacency = build(&[0, 4, 4], &[3, 2, 1, 0], &[0.5, 1.0, 0.5, 0.25]).unwrap();
-        let (labels, weights) = adjacency.view().row(0);
-        assert_eq!(labels, [2, 1, 3, 0]);
-        assert_eq!(weights, [1.0, 0.5, 0.5, 0.25]);
-        assert_eq!(adjacency.view().row(1), (&[][..], &[][..]));
-        adjacency.check(4).unwrap();
-    }
-
-    #[test]
-    fn broken_csr_arrays_are_refused() {
-        type Case = (&'static [i64], &'static [i64], &'static [f32], &'static str);
-        let cases: [Case; 14] = [
-            (&[0, 1], &[0], &[1.0], "entries, got 2"),
-            (&[1, 1, 1], &[0], &[1.0], "start at 0"),
-            (&[0, 2, 1], &[0], &[1.0], "decreases at row 1"),
-            (&[0, -1, 1], &[0], &[1.0], "decreases at row 0"),
-            (&[0, 1, 2], &[0], &[1.0], "must end at"),
-            (&[0, 1, i64::MAX], &[0], &[1.0], "must end at"),
-            (&[0, 1, 1], &[0], &[1.0, 1.0], "same length, got 1 and 2"),
-            (&[0, 1, 2], &[0, 4], &[1.0, 1.0], "indices[1] (row 1) is 4"),
-            (&[0, 1, 2], &[0, -1], &[1.0, 1.0], "indices[1] (row 1) is -1"),
-            (&[0, 1, 2], &[0, 1], &[1.0, 0.0], "data[1] (row 1) is 0"),
-            (&[0, 1, 2], &[0, 1], &[-0.5, 1.0], "data[0] (row 0) is -0.5"),
-            (&[0, 1, 2], &[0, 1], &[1.5, 1.0], "data[0] (row 0) is 1.5"),
-            (&[0, 1, 2], &[0, 1], &[f32::NAN, 1.0], "data[0] (row 0) is NaN"),
-            (&[0, 3, 3], &[1, 2, 1], &[1.0, 0.5, 0.5], "label 1 occurs twice in row 0"),
-        ];
-        for (offsets, labels, weights, message) in cases {
-            let error = build(offsets, labels, weights).err().unwrap();
-            assert!(matches!(error, Error::Argument(ArgumentError::BadAdjacency(_))));
-            assert!(error.to_string().contains(message), "{error} lacks {message}");
-        }
-    }
 
     #[test]
     fn stored_arrays_are_checked() {
         let stored = |offsets: &[u64], labels: &[u32], weights: &[f32]| {
-            let adjacency = Adjacency {
-                offsets: Tensor::copy_of(offsets).unwrap(),
-                labels: Tensor::copy_of(labels).unwrap(),
-                weights: Tensor::copy_of(weights).unwrap(),
-            };
-            adjacency.check(4)
+            let offsets = Tensor::copy_of(offsets).unwrap();
+            let (labels, weights) = (Tensor::copy_of(labels), Tensor::copy_of(weights));
+            Adjacency::from_stored(offsets, labels.unwrap(), weights.unwrap(), 4).unwrap()
         };
-        assert_eq!(stored(&[0, 2, 2, 3], &[1, 0, 3], &[1.0, 0.5, 1.0]), Ok(()));
+        assert!(stored(&[0, 2, 2, 3], &[1, 0, 3], &[1.0, 0.5, 1.0]).is_ok());
         assert!(stored(&[0, 2, 1, 3], &[1, 0, 3], &[1.0, 0.5, 1.0]).is_err(), "decreasing");
         assert!(stored(&[0, u64::MAX, 3], &[1, 0, 3], &[1.0, 0.5, 1.0]).is_err(), "far");
         assert!(stored(&[1, 2, 3], &[1, 0, 3], &[1.0, 0.5, 1.0]).is_err(), "start");
@@ -271,5 +218,34 @@ mod tests {
         assert!(stored(&[0, 3], &[1, 0, 3], &[1.0, 0.5, f32::NAN]).is_err(), "NaN");
         assert!(stored(&[0, 3], &[1, 0, 3], &[0.5, 1.0, 1.0]).is_err(), "ascending");
         assert!(stored(&[0, 3], &[1, 3, 0], &[1.0, 0.5, 0.5]).is_err(), "tie by label");
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_is_as_long_as_the_weights_say(
+            lens in prop::collection::vec(0..100_usize, 1..8),
+            levels in prop::collection::vec(1..=40_u8, 800),
+            bound in 0..=41_u8,
+        ) {
+            let offsets: Vec<u64> =
+                (0..=lens.len()).map(|row| lens[..row].iter().sum::<usize>() as u64).collect();
+            let labels: Vec<u32> = lens.iter().flat_map(|&len| 0..len as u32).collect();
+            let mut weights: Vec<f32> =
+                levels[..labels.len()].iter().map(|&level| f32::from(level) / 40.0).collect();
+            for range in offsets.windows(2) {
+                weights[range[0] as usize..range[1] as usize].sort_by(|a, b| b.total_cmp(a));
+            }
+            let (offsets, labels) = (Tensor::copy_of(&offsets), Tensor::copy_of(&labels));
+            let weights = Tensor::copy_of(&weights).unwrap();
+            let adjacency =
+                Adjacency::from_stored(offsets.unwrap(), labels.unwrap(), weights, 100).unwrap().unwrap();
+            let bound = f32::from(bound) / 40.0;
+            for (row, &len) in lens.iter().enumerate() {
+                let (_, weights) = adjacency.view().row(row);
+                prop_assert_eq!(adjacency.view().sketch(row).len(), len.div_ceil(SKETCH_STEP));
+                let prefix_len = adjacency.view().prefix_len(row, |weight| *weight >= bound);
+                prop_assert_eq!(prefix_len, weights.iter().filter(|w| **w >= bound).count());
+            }
+        }
     }
 }

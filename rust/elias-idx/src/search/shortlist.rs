@@ -1,127 +1,139 @@
 //! Steps 3 and 4: path scores s_c · a of the labels that the beam reaches, and the best S labels.
 //!
-//! Each cluster's edges are sorted by weight, so their path scores descend, and a merge of the
-//! beam's rows meets all paths from the best one down. The first path that reaches a label is its
-//! best. The merge ends at the S-th label, but not before all paths of that label's score: rounding
-//! makes different weights' scores equal, and equal scores are cut by label id.
-
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
+//! Each cluster's edges are sorted by weight, so its path scores descend, and the paths from some
+//! score up are a prefix of each row. The shortlist is found from such a threshold:
+//!
+//! 1. Each weight in the rows' sketches, scaled by the cluster score, stands for sixteen paths. The
+//!    threshold is the k-th largest of these, so that about 16 · k paths reach it.
+//! 2. The paths that reach it are followed to their labels, and each label keeps its best.
+//! 3. If these are fewer than S labels, there is a next, lower threshold, and each row goes on from
+//!    where it stopped.
+//!
+//! Once S labels are found, the best S are among them: any other label's paths are all below the
+//! threshold. That holds however scores round and tie, since all comparisons are of rounded path
+//! scores. What exceeds S is cut in the end, equal scores by label id.
 
 use super::beam::BeamCluster;
-use super::label_set::LabelSet;
+use super::best_paths::BestPaths;
 use super::plan::Plan;
-use super::pulse::Pulse;
+use super::top_k::{key, unkey};
+use crate::adjacency::SKETCH_STEP;
+use crate::error::Result;
+use crate::threads::Loops;
 
-/// A shortlisted label with the score of its best path.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Candidate {
-    pub(crate) label: u32,
-    pub(crate) score: f32,
-}
-
-/// A search's shortlist, and the memory that the merge reuses.
+/// A search's shortlist, and the memory that is reused from query to query.
 #[derive(Default)]
 pub(crate) struct Shortlist {
-    candidates: Vec<Candidate>,
-    seen: LabelSet,
-    heap: BinaryHeap<Head>,
-}
-
-/// The next path of one cluster of the beam. Ordered by score, equal ones by place in the beam.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
-    /// Path scores aren't negative, so their bits are in their order.
-    score_bits: u32,
-    beam_rank: u32,
-    position: u32,
+    paths: BestPaths,
+    /// The path scores of the sketches of all rows.
+    sketch: Vec<f32>,
+    /// How many paths of each row were followed, from the best on.
+    followed: Vec<usize>,
+    /// ... and are to be.
+    reaching: Vec<usize>,
+    keys: Vec<u64>,
 }
 
 /// Paths that are followed between two looks at whether to stop.
-const PATHS_BETWEEN_CHECKS: u32 = 1 << 16;
+const PATHS_BETWEEN_CHECKS: usize = 1 << 16;
 
 impl Shortlist {
-    /// Finds the shortlist of a beam; false when the search was stopped meanwhile.
+    /// Finds the shortlist of a beam.
+    ///
+    /// # Errors
+    /// Those of the loops.
     pub(crate) fn fill(
         &mut self,
         plan: &Plan<'_>,
         beam: &[BeamCluster],
-        pulse: &mut Pulse<'_>,
-    ) -> bool {
-        self.candidates.clear();
-        self.seen.clear();
+        loops: &mut impl Loops,
+    ) -> Result<()> {
         self.start(plan, beam);
-        let mut paths_left = PATHS_BETWEEN_CHECKS;
-        while let Some(mut head) = self.heap.peek_mut() {
-            let score = f32::from_bits(head.score_bits);
-            if self.candidates.len() >= plan.shortlist_size
-                && score < self.candidates[plan.shortlist_size - 1].score
-            {
+        let size = plan.shortlist_size;
+        // A few paths more than labels, as some lead to the same one.
+        let mut k = size / SKETCH_STEP + size / (16 * SKETCH_STEP) + 1;
+        loop {
+            let threshold = if k <= self.sketch.len() {
+                plan.kernels.kth_largest(&self.sketch, k)
+            } else {
+                0.0
+            };
+            self.follow(plan, beam, threshold, loops)?;
+            let found = self.paths.labels().len();
+            // Scores aren't negative: with a threshold of 0, all paths were followed.
+            if found >= size || threshold == 0.0 {
                 break;
             }
-            let cluster = beam[head.beam_rank as usize];
-            let (labels, weights) = plan.adjacency.row(cluster.cluster as usize);
-            let label = labels[head.position as usize];
-            if self.seen.insert(label) {
-                self.candidates.push(Candidate { label, score });
-            }
-            let next = head.position + 1;
-            if let Some(weight) = weights.get(next as usize) {
-                head.position = next;
-                head.score_bits = path_score(cluster.score, *weight).to_bits();
-            } else {
-                PeekMut::pop(head);
-            }
-            paths_left -= 1;
-            if paths_left == 0 {
-                paths_left = PATHS_BETWEEN_CHECKS;
-                if pulse.stopped() {
-                    return false;
-                }
-            }
+            k = (k.saturating_mul(size) / found).saturating_add(k / 8 + 1);
         }
-        self.cut(plan.shortlist_size);
-        true
+        self.paths.keep_best(plan.kernels, size);
+        Ok(())
     }
 
-    /// The labels found, by descending score except that equal scores are in any order.
-    pub(crate) fn candidates(&self) -> &[Candidate] {
-        &self.candidates
+    /// The labels found, in any order.
+    pub(crate) fn labels(&self) -> &[u32] {
+        self.paths.labels()
     }
 
-    /// Sorts the labels by descending score, then id, and returns them.
-    pub(crate) fn sorted(&mut self) -> &[Candidate] {
-        self.candidates
-            .sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.label.cmp(&b.label)));
-        &self.candidates
+    /// The path scores of [`Self::labels`].
+    pub(crate) fn scores(&self) -> &[f32] {
+        self.paths.scores()
+    }
+
+    /// Labels and path scores by descending score, then id.
+    pub(crate) fn sorted(&mut self) -> impl Iterator<Item = (u32, f32)> {
+        self.keys.clear();
+        let scored = self.paths.scores().iter().zip(self.paths.labels());
+        self.keys.extend(scored.map(|(&score, &label)| key(score, label)));
+        self.keys.sort_unstable();
+        self.keys.iter().copied().map(unkey)
     }
 
     fn start(&mut self, plan: &Plan<'_>, beam: &[BeamCluster]) {
-        self.heap.clear();
-        for (beam_rank, cluster) in (0..).zip(beam) {
-            let (_, weights) = plan.adjacency.row(cluster.cluster as usize);
-            if let Some(weight) = weights.first() {
-                let score_bits = path_score(cluster.score, *weight).to_bits();
-                self.heap.push(Head { score_bits, beam_rank, position: 0 });
+        self.paths.clear();
+        self.followed.clear();
+        self.followed.resize(beam.len(), 0);
+        self.sketch.clear();
+        for entry in beam {
+            let sketch = plan.adjacency.sketch(entry.cluster as usize);
+            self.sketch.extend(sketch.iter().map(|weight| entry.score * weight));
+        }
+    }
+
+    /// Follows all paths of scores from `threshold` on that weren't followed yet.
+    ///
+    /// # Errors
+    /// Those of the loops.
+    fn follow(
+        &mut self,
+        plan: &Plan<'_>,
+        beam: &[BeamCluster],
+        threshold: f32,
+        loops: &mut impl Loops,
+    ) -> Result<()> {
+        self.reaching.clear();
+        self.reaching.extend(beam.iter().map(|entry| {
+            let reaches = |weight: &f32| entry.score * weight >= threshold;
+            plan.adjacency.prefix_len(entry.cluster as usize, reaches)
+        }));
+        let new: usize = self.reaching.iter().zip(&self.followed).map(|(to, from)| to - from).sum();
+        self.paths.reserve(new.min(plan.num_labels() - self.paths.labels().len()));
+        let mut unchecked = 0;
+        for ((entry, from), &to) in beam.iter().zip(&mut self.followed).zip(&self.reaching) {
+            let (labels, weights) = plan.adjacency.row(entry.cluster as usize);
+            let pieces = labels[*from..to].chunks(PATHS_BETWEEN_CHECKS);
+            for (labels, weights) in pieces.zip(weights[*from..to].chunks(PATHS_BETWEEN_CHECKS)) {
+                self.paths.follow(entry.score, labels, weights);
+                unchecked += labels.len();
+                if unchecked >= PATHS_BETWEEN_CHECKS {
+                    unchecked = 0;
+                    loops.proceed()?;
+                }
             }
+            *from = to;
         }
+        Ok(())
     }
-
-    /// Keeps the best `size` labels; of those that tie with the last one, the smallest ids.
-    fn cut(&mut self, size: usize) {
-        if self.candidates.len() <= size {
-            return;
-        }
-        let last = self.candidates[size - 1].score;
-        let first_tie = self.candidates.partition_point(|candidate| candidate.score > last);
-        self.candidates[first_tie..]
-            .select_nth_unstable_by_key(size - 1 - first_tie, |candidate| candidate.label);
-        self.candidates.truncate(size);
-    }
-}
-
-fn path_score(cluster_score: f32, weight: f32) -> f32 {
-    cluster_score * weight
 }
 
 #[cfg(test)]
@@ -133,8 +145,13 @@ mod tests {
 
     use super::*;
     use crate::build::IndexParts;
+    use crate::error::Error;
     use crate::index::Index;
+    use crate::kernels::Kernels;
     use crate::search::SearchOptions;
+    use crate::threads::Pulse;
+
+    const NUM_LABELS: usize = 400;
 
     type Rows = Vec<BTreeMap<u32, f32>>;
 
@@ -163,17 +180,30 @@ mod tests {
     }
 
     fn shortlist(rows: &Rows, beam: &[(u32, f32)], size: usize) -> Vec<(u32, f32)> {
-        let index = index(rows, 50);
+        let index = index(rows, NUM_LABELS);
         let options = SearchOptions { shortlist_size: Some(size), ..SearchOptions::default() };
-        let plan = Plan::new(&index, &options).unwrap();
+        let mut plan = Plan::new(&index, &options).unwrap();
         let beam: Vec<_> =
             beam.iter().map(|&(cluster, score)| BeamCluster { cluster, score }).collect();
         let flag = AtomicBool::new(false);
         let mut shortlist = Shortlist::default();
-        // Twice, to see that nothing is left over from the first time.
-        assert!(shortlist.fill(&plan, &beam, &mut Pulse::follower(&flag)));
-        assert!(shortlist.fill(&plan, &beam, &mut Pulse::follower(&flag)));
-        shortlist.sorted().iter().map(|candidate| (candidate.label, candidate.score)).collect()
+        let found = Kernels::available().into_iter().map(|kernels| {
+            // In the same memory, to see that nothing is left over from the time before.
+            plan.kernels = kernels;
+            shortlist.fill(&plan, &beam, &mut Pulse::follower(&flag)).unwrap();
+            let scores = shortlist.labels().iter().copied().zip(shortlist.scores().to_vec());
+            let mut unsorted: Vec<_> = scores.collect();
+            let sorted: Vec<_> = shortlist.sorted().collect();
+            unsorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            assert_eq!(unsorted, sorted);
+            sorted
+        });
+        found
+            .reduce(|one, other| {
+                assert_eq!(one, other);
+                one
+            })
+            .unwrap()
     }
 
     fn by_sorting(rows: &Rows, beam: &[(u32, f32)], size: usize) -> Vec<(u32, f32)> {
@@ -229,21 +259,65 @@ mod tests {
         let plan = Plan::new(&index, &options).unwrap();
         let beam = [BeamCluster { cluster: 0, score: 1.0 }];
         let flag = AtomicBool::new(true);
-        assert!(!Shortlist::default().fill(&plan, &beam, &mut Pulse::follower(&flag)));
+        let result = Shortlist::default().fill(&plan, &beam, &mut Pulse::follower(&flag));
+        assert!(matches!(result, Err(Error::Interrupted)));
+    }
+
+    #[test]
+    fn rows_with_the_same_labels_are_followed_until_there_are_enough() {
+        // Nine rows of ten begin with labels that the first one has too.
+        let row = |first: u32| -> BTreeMap<u32, f32> {
+            let labels = (0..150).chain(first..first + 20);
+            labels.zip((0..170).map(|rank| 1.0 / (1.0 + rank as f32))).collect()
+        };
+        let rows: Rows = (0..10).map(|i| row(150 + 20 * i)).collect();
+        let beam: Vec<_> = (0..10).map(|i| (i, 1.0 - 0.01 * i as f32)).collect();
+        for size in [100, 155, 200, 349, 350, 400] {
+            assert_eq!(shortlist(&rows, &beam, size), by_sorting(&rows, &beam, size));
+        }
+    }
+
+    /// Rows of up to 300 edges, whose weights are drawn from `weights`.
+    fn rows(weights: impl Strategy<Value = f32>) -> impl Strategy<Value = Rows> {
+        let row = prop::collection::btree_map(0..NUM_LABELS as u32, weights, 0..300);
+        prop::collection::vec(row, 1..8)
+    }
+
+    /// A beam over all rows, the scores in descending order.
+    fn beam(rows: &Rows, mut scores: Vec<f32>) -> Vec<(u32, f32)> {
+        scores.truncate(rows.len());
+        scores.sort_by(|a, b| b.total_cmp(a));
+        (0..).zip(scores).collect()
     }
 
     proptest! {
         #[test]
-        fn it_is_sorting_and_cutting(
-            rows in prop::collection::vec(
-                prop::collection::btree_map(0..50_u32, (1..=8_u8).prop_map(|w| f32::from(w) / 8.0), 0..30),
-                1..6,
-            ),
-            scores in prop::collection::vec((0..=4_u8).prop_map(|s| f32::from(s) / 4.0), 6),
-            size in 1..60_usize,
+        fn it_is_sorting_and_cutting_with_few_distinct_scores(
+            rows in rows((1..=8_u8).prop_map(|w| f32::from(w) / 8.0)),
+            scores in prop::collection::vec((0..=4_u8).prop_map(|s| f32::from(s) / 4.0), 8),
+            size in 1..NUM_LABELS,
         ) {
-            let mut beam: Vec<(u32, f32)> = (0..rows.len() as u32).zip(scores).collect();
-            beam.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            let beam = beam(&rows, scores);
+            prop_assert_eq!(shortlist(&rows, &beam, size), by_sorting(&rows, &beam, size));
+        }
+
+        #[test]
+        fn it_is_sorting_and_cutting_with_all_kinds_of_scores(
+            rows in rows(f32::MIN_POSITIVE..=1.0),
+            scores in prop::collection::vec(0.0..=1.0_f32, 8),
+            size in 1..NUM_LABELS,
+        ) {
+            let beam = beam(&rows, scores);
+            prop_assert_eq!(shortlist(&rows, &beam, size), by_sorting(&rows, &beam, size));
+        }
+
+        #[test]
+        fn it_is_sorting_and_cutting_with_subnormal_scores(
+            rows in rows((1..=u32::MAX).prop_map(|w| w as f32 / u32::MAX as f32)),
+            scores in prop::collection::vec((0..40_u32).prop_map(f32::from_bits), 8),
+            size in 1..NUM_LABELS,
+        ) {
+            let beam = beam(&rows, scores);
             prop_assert_eq!(shortlist(&rows, &beam, size), by_sorting(&rows, &beam, size));
         }
     }
