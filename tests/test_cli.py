@@ -142,6 +142,27 @@ def test_info_describes_models_and_indexes(folder):
     assert "labels      45" in run("info", folder / "model" / "index").stdout
 
 
+def test_models_and_indexes_are_quantized(folder, tmp_path):
+    model, texts = Model.load(folder / "model"), [row.text for row in read_rows(folder / "test.jsonl")][:20]
+    run("quantize", folder / "model", "--dtype", "bfloat16", "--out", tmp_path / "model")
+    quantized = Model.load(tmp_path / "model")
+    quantized.verify()
+    assert (quantized.index.dtype, quantized.index.screen) == ("bfloat16", True)
+    found, expected = quantized.predict(texts, 1), model.predict(texts, 1)
+    assert sum(one == other for one, other in zip(found.names, expected.names, strict=True)) >= 18
+    result = run("quantize", tmp_path / "model", "--dtype", "int8", "--out", tmp_path / "model", expect=1)
+    assert "exists" in result.output
+    run("quantize", tmp_path / "model", "--dtype", "int8", "--no-screen", "--out", tmp_path / "model", "--overwrite")
+    assert "int8, without 8-bit codes" in run("info", tmp_path / "model").stdout
+    run("quantize", folder / "model" / "index", "--dtype", "int8", "--out", tmp_path / "index")
+    index = Index.load(tmp_path / "index")
+    index.verify()
+    assert (index.dtype, index.screen) == ("int8", True)
+    result = run("quantize", tmp_path / "index", "--dtype", "float32", "--out", tmp_path / "wide", expect=1)
+    assert "an int8 index can't become float32" in result.output
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["index", "model"]
+
+
 def test_existing_outputs_are_refused_unless_asked(folder, tmp_path):
     result = run("train", folder / "train.jsonl", "--out", folder / "model", expect=1)
     assert "exists: choose another path" in result.output
@@ -223,7 +244,7 @@ def test_a_model_that_is_none_is_explained(tmp_path, folder):
     assert "there is no model" in run("info", tmp_path / "none", expect=1).output
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["evaluate"], ["info"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["predict"], ["evaluate"], ["info"], ["quantize"], ["demo"]])
 def test_every_command_explains_itself(command):
     output = run(*command, "--help").output
     assert "Usage:" in output

@@ -122,7 +122,12 @@ def test_properties(index: Index, parts: Parts) -> None:
         assert (np.diff(weights) <= 0).all()
     tensors = [index.cluster_weights, index.cluster_bias, index.label_weights, index.label_bias, indptr, indices, data]
     names = sum(len(name.encode()) for name in names_for(parts)) + 8 * 61
-    assert index.nbytes == sum(tensor.nbytes for tensor in tensors) + names
+    exact = sum(tensor.nbytes for tensor in tensors) + names
+    assert build(parts, screen=False, label_names=names_for(parts)).nbytes == exact
+    # Panels of 16 clusters; four numbers a row; a byte for each weight of a label.
+    assert index.nbytes == exact + 16 * 12 + 9 * 16 + 60 * 12 + 60 * 16
+    assert sum(index.memory().values()) == index.nbytes
+    assert index.memory()["label_codes"] == 60 * 12
 
 
 def test_a_projection_comes_back() -> None:
@@ -135,7 +140,7 @@ def test_a_projection_comes_back() -> None:
 
 
 def test_the_repr_says_what_it_is(index: Index, tmp_path: Path) -> None:
-    assert repr(index) == f"<elias_idx.Index: 60 labels, 9 clusters, dim 12, {index.nbytes / 1000:.1f} KB>"
+    assert repr(index) == f"<elias_idx.Index: 60 labels, 9 clusters, dim 12, float32, {index.nbytes / 1000:.1f} KB>"
     index.save(tmp_path / "index")
     assert str(tmp_path / "index") in repr(Index.load(tmp_path / "index"))
 

@@ -84,6 +84,26 @@ def test_a_loaded_model_saves_again_and_predicts_the_same(saved, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["again"]
 
 
+def test_a_quantized_model_is_the_same_but_for_its_index(saved, tmp_path):
+    model = Model.load(saved)
+    texts = topic_texts(seed=1)[0][:10]
+    in_memory = model.quantize("int8", screen=False)
+    written = model.quantize("int8", screen=False, path=tmp_path / "small")
+    assert in_memory.path is None
+    assert written.path == tmp_path / "small"
+    for quantized in (in_memory, written):
+        quantized.verify()
+        assert (quantized.index.dtype, quantized.index.screen) == ("int8", False)
+        assert quantized.settings == model.settings
+        np.testing.assert_array_equal(quantized.label_counts, model.label_counts)
+    assert in_memory.predict(texts, 5) == written.predict(texts, 5)
+    with pytest.raises(FileExistsError):
+        model.quantize("int8", path=tmp_path / "small")
+    with pytest.raises(ValueError, match="an int8 index can't become float16"):
+        written.quantize("float16", path=tmp_path / "wide")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small"]
+
+
 def test_a_model_can_be_saved_over_itself(copy):
     model = Model.load(copy)
     texts = topic_texts(seed=1)[0][:10]

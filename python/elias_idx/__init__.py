@@ -6,7 +6,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from elias_idx._core import EliasIdxError, FormatError, __version__
+from elias_idx._core import EliasIdxError, FormatError, __version__, instruction_set
 from elias_idx.index import Index
 from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
 
@@ -24,6 +24,7 @@ __all__ = [
     "SearchResult",
     "ShortlistResult",
     "__version__",
+    "instruction_set",
 ]
 
 

@@ -5,6 +5,7 @@ Shapes: Q queries, D dim, C clusters, L labels, nnz edges of the adjacency.
 
 import operator
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,12 +18,51 @@ MAX_IDS = 2**32 - 2
 """The most labels or clusters: ids are 32-bit, and two are kept free."""
 
 
+BLOCK_BYTES = 1 << 26
+"""How much of an array is converted at once while an index is built, about."""
+
+
 class Csr(NamedTuple):
     """A sparse matrix by rows: row `c` has the columns `indices[indptr[c]:indptr[c + 1]]`."""
 
     indptr: IntArray
-    indices: IntArray
-    data: FloatArray
+    indices: "Blocks"
+    data: "Blocks"
+
+
+class Blocks:
+    """An array that is read and converted piece by piece, so that all of it is never in memory.
+
+    Args:
+        name: What errors call it.
+        values: Anything with `shape`, `dtype` and slices of rows, such as a memory-mapped array, or what
+            NumPy makes an array of.
+        ndim: The number of dimensions that it must have.
+
+    Raises:
+        TypeError: what the values are can't become floats.
+        ValueError: the number of dimensions is another, or the rows differ in length.
+    """
+
+    def __init__(self, name: str, values: Any, ndim: int) -> None:
+        self.name = name
+        lazy = all(hasattr(values, part) for part in ("shape", "dtype", "__getitem__"))
+        self._values = values if lazy else as_array(name, values, ndim=(ndim,))
+        self.shape = tuple(map(int, self._values.shape))
+        if len(self.shape) != ndim:
+            raise ValueError(f"{name} must have {ndim} dimensions, got {len(self.shape)}")
+        self[:0]  # its dtype, refused before any work is done
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """Some rows, in the dtype that they have."""
+        block = as_array(self.name, self._values[rows], ndim=(len(self.shape),))
+        start, stop, _ = rows.indices(len(self))
+        if block.shape != (stop - start, *self.shape[1:]):
+            raise ValueError(f"{self.name}[{start}:{stop}] has shape {list(block.shape)}")
+        return block
 
 
 def as_array(name: str, values: npt.ArrayLike, *, ndim: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -83,8 +123,8 @@ def as_embeddings(embeddings: npt.ArrayLike, dim: int) -> tuple[FloatArray, bool
     return queries.reshape(-1, dim), array.ndim == 1
 
 
-def as_label_ids(labels: npt.ArrayLike, num_labels: int) -> IntArray:
-    """Label ids of any shape as int64, −1 included.
+def as_label_ids(labels: npt.ArrayLike, num_labels: int, *, lowest: int = -1) -> IntArray:
+    """Label ids of any shape, from `lowest` on, as int64.
 
     Raises:
         TypeError: not integers.
@@ -96,7 +136,7 @@ def as_label_ids(labels: npt.ArrayLike, num_labels: int) -> IntArray:
         raise ValueError(f"labels must be an array of integers: {error}") from None
     if array.dtype.kind not in "iu" and array.size > 0:
         raise TypeError(f"labels must be integers, got dtype {array.dtype}")
-    outside = (array < -1) | (array >= num_labels)
+    outside = (array < lowest) | (array >= num_labels)
     if outside.any():
         raise ValueError(f"label {array[outside].flat[0]} is out of range: the index has {num_labels} labels")
     return array.astype(np.int64)
@@ -126,15 +166,36 @@ def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
             "adjacency must be a CSR matrix, such as SciPy's, or a triple (indptr, indices, data), "
             f"got {type(adjacency).__name__}"
         )
-    return Csr(
-        _as_int64("adjacency.indptr", parts[0]),
-        _as_int64("adjacency.indices", parts[1]),
-        to_float32("adjacency.data", as_array("adjacency.data", parts[2], ndim=(1,))),
+    csr = Csr(
+        to_int64("adjacency.indptr", as_array("adjacency.indptr", parts[0], ndim=(1,))),
+        Blocks("adjacency.indices", parts[1], 1),
+        Blocks("adjacency.data", parts[2], 1),
     )
+    if len(csr.indices) != len(csr.data):
+        raise ValueError(
+            f"adjacency: indices and data must have the same length, got {len(csr.indices)} and {len(csr.data)}"
+        )
+    return csr
 
 
-def _as_int64(name: str, values: npt.ArrayLike) -> IntArray:
-    array = as_array(name, values, ndim=(1,))
+def row_blocks(indptr: IntArray) -> Iterator[slice]:
+    """The edges of a CSR matrix, `indptr` [C+1], in runs of whole rows."""
+    start, last = 0, int(indptr[-1])
+    while start < last:
+        limit = max(start + BLOCK_BYTES // 16, int(indptr[np.searchsorted(indptr, start, side="right")]))
+        stop = int(indptr[np.searchsorted(indptr, limit, side="right") - 1])
+        yield slice(start, stop)
+        start = stop
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix of float32 in runs of whole rows."""
+    rows = max(1, BLOCK_BYTES // (4 * shape[1]))
+    return (slice(start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
+
+
+def to_int64(name: str, array: npt.NDArray[Any]) -> IntArray:
+    """The array as C-contiguous, aligned int64 in native byte order; no copy if it is that."""
     if array.dtype.kind not in "iu" and array.size > 0:
         raise TypeError(f"{name} must be integers, got dtype {array.dtype}")
     if array.dtype.kind == "u" and array.size > 0 and array.max() > np.iinfo(np.int64).max:

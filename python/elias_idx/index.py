@@ -6,9 +6,10 @@ nnz edges of the adjacency.
 
 import os
 import sys
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,17 @@ from elias_idx import _core as core
 from elias_idx._arrays import FloatArray, IntArray
 from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
 
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
+"""What label classifiers can be stored as."""
+
 
 class Index:
     """A learned search index over labels (ELIAS, Gupta et al. 2022); immutable and thread-safe.
 
-    Made by `Index.build` or `Index.load`. Searches run outside the GIL on as many threads as asked, and
-    Ctrl-C ends them. Arrays that its properties give are read-only views of its memory (of the mapped
-    files, where it was loaded so) and keep it alive.
+    Made by `Index.build` or `Index.load`. Searches run outside the GIL, with the help of one pool of threads
+    for the process that all indexes share, and Ctrl-C ends them. A forked process gets a pool of its own.
+    Arrays that its properties give are read-only views of its memory (of the mapped files, where it was
+    loaded so) and keep it alive.
     """
 
     __slots__ = ("__weakref__", "_core")
@@ -48,8 +53,15 @@ class Index:
         beam_size: int = 20,
         shortlist_size: int = 2000,
         label_names: Sequence[str] | None = None,
+        dtype: Dtype = "float32",
+        screen: bool = True,
+        path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
     ) -> "Index":
-        """Builds an index in memory from a trained model's parts, which are copied as float32.
+        """Builds an index from a trained model's parts, in memory or in a folder.
+
+        Edges and label classifiers are read, converted and, with `path`, written in blocks of some 64 MiB:
+        given as memory-mapped arrays they may be far larger than memory.
 
         Args:
             cluster_weights: W_C [C, D].
@@ -63,56 +75,84 @@ class Index:
             beam_size: B, clusters that a search keeps unless told otherwise.
             shortlist_size: S, labels that a search scores unless told otherwise.
             label_names: L unique strings.
+            dtype: What the label classifiers are stored as, rounded to nearest: "float32", "bfloat16",
+                "float16" or "int8", which has a scale for each row and gives approximate scores. float16
+                ends at 65,504. int8 takes at most 65,536 dimensions.
+            screen: Whether 8-bit codes of clusters and labels stand beside exact weights: a search reads
+                these few bytes first, and exact weights only where they can matter. It costs a byte a
+                number (C·D, and L·D' unless the dtype is int8), and saves much time. Above 65,536
+                dimensions there are none.
+            path: A folder to build the index in, from which it is mapped then. It appears whole or not at all.
+            overwrite: Whether an index at `path` may be replaced.
 
         Raises:
-            ValueError: shapes that don't fit together, weights that aren't finite, a broken CSR matrix,
-                duplicate edges, explicit zeros, names that aren't unique, numbers out of range.
+            ValueError: shapes that don't fit together, weights that aren't finite or that the dtype can't
+                hold, a broken CSR matrix, duplicate edges, explicit zeros, names that aren't unique, numbers
+                out of range.
             TypeError: values that aren't numbers, names that aren't strings.
+            OSError: as `save`.
         """
         clusters = _arrays.as_array("cluster_weights", cluster_weights, ndim=(2,))
-        labels = _arrays.as_array("label_weights", label_weights, ndim=(2,))
-        biases = (
-            _arrays.as_array("cluster_bias", cluster_bias, ndim=(1,)),
-            _arrays.as_array("label_bias", label_bias, ndim=(1,)),
-        )
+        labels = _arrays.Blocks("label_weights", label_weights, 2)
+        cluster_biases = _arrays.as_array("cluster_bias", cluster_bias, ndim=(1,))
+        label_biases = _arrays.Blocks("label_bias", label_bias, 1)
         projection = None
         if label_projection is not None:
             projection = _arrays.as_array("label_projection", label_projection, ndim=(2,))
         # Shapes first, so that nothing is converted for an index that can't be.
-        _check_shapes(clusters.shape, labels.shape, biases, None if projection is None else projection.shape)
+        _check_shapes(
+            clusters.shape,
+            labels.shape,
+            (len(cluster_biases), len(label_biases)),
+            None if projection is None else projection.shape,
+        )
         names = None if label_names is None else _as_names(label_names, len(labels))
         csr = _arrays.as_csr(adjacency, (len(clusters), len(labels)))
-        built = core.Index.build(
+        with core.IndexWriter(
             _arrays.to_float32("cluster_weights", clusters),
-            _arrays.to_float32("cluster_bias", biases[0]),
+            _arrays.to_float32("cluster_bias", cluster_biases),
             csr.indptr,
-            csr.indices,
-            csr.data,
-            _arrays.to_float32("label_weights", labels),
-            _arrays.to_float32("label_bias", biases[1]),
+            len(csr.indices),
+            (labels.shape[0], labels.shape[1]),
             None if projection is None else _arrays.to_float32("label_projection", projection),
             names,
             _as_float("alpha", alpha),
             _arrays.as_count("beam_size", beam_size),
             _arrays.as_count("shortlist_size", shortlist_size),
-        )
-        return cls._of(built)
+            _as_dtype(dtype),
+            bool(screen),
+            None if path is None else os.fspath(path),
+            bool(overwrite),
+        ) as writer:
+            for edges in _arrays.row_blocks(csr.indptr):
+                writer.push_edges(
+                    _arrays.to_int64("adjacency.indices", csr.indices[edges]),
+                    _arrays.to_float32("adjacency.data", csr.data[edges]),
+                )
+            for rows in _arrays.blocks(labels.shape):
+                writer.push_labels(
+                    _arrays.to_float32("label_weights", labels[rows]),
+                    _arrays.to_float32("label_bias", label_biases[rows]),
+                )
+            return cls._of(writer.finish())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], mmap: bool = True) -> "Index":
+    def load(cls, path: str | os.PathLike[str], mmap: bool = True, prefault: bool = False) -> "Index":
         """Opens an index folder.
 
         Sizes, headers, shapes and the adjacency are checked; `verify` checks every byte.
 
         Args:
             path: The folder.
-            mmap: Map the files, which is instant and reads what a search touches; else read them whole.
+            mmap: Map the files, which is instant and reads what a search touches; else read them whole, into
+                huge pages where the system gives them, which makes searches faster.
+            prefault: Bring all of the mapped files into memory at once, so that no search waits for the disk.
 
         Raises:
             OSError: the file system refuses, e.g. `FileNotFoundError`.
             FormatError: the folder is no index, or a damaged one, or one of a newer version.
         """
-        return cls._of(core.Index.load(os.fspath(path), bool(mmap)))
+        return cls._of(core.Index.load(os.fspath(path), bool(mmap), bool(prefault)))
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Writes the index to a folder, whole or not at all.
@@ -123,8 +163,37 @@ class Index:
         Raises:
             FileExistsError: something is at `path` and `overwrite` is not set, or it isn't an index alone.
             OSError: the file system refuses, e.g. a missing parent folder or a full disk.
+            FormatError: this index was loaded from files that are damaged.
         """
         self._core.save(os.fspath(path), bool(overwrite))
+
+    def quantize(
+        self,
+        dtype: Dtype,
+        *,
+        screen: bool = True,
+        path: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> "Index":
+        """Makes the same index with its label classifiers in another dtype.
+
+        float32 of bfloat16 or float16 is exact, other conversions between floats round to nearest. int8
+        can't be turned back: of an int8 index only another one is made, with or without a screen.
+
+        Args:
+            dtype: As for `build`.
+            screen: As for `build`.
+            path: A folder to write the new index to, block by block, from which it is mapped then; else it
+                is made in memory.
+            overwrite: Whether an index at `path` may be replaced, this one too.
+
+        Raises:
+            ValueError: no such dtype, a weight that it can't hold (its place is named), floats from int8.
+            OSError: as `save`.
+            FormatError: this index was loaded from files that are damaged.
+        """
+        folder = None if path is None else os.fspath(path)
+        return self._of(self._core.quantize(_as_dtype(dtype), bool(screen), folder, bool(overwrite)))
 
     def verify(self) -> None:
         """Recomputes all checksums of a loaded index, over what is mapped or held.
@@ -150,8 +219,9 @@ class Index:
             k: Labels to return, at least 1. Where fewer are reachable, rows are padded with −1 and 0.
             beam_size: B, clusters to keep; more than there are means all.
             shortlist_size: S, labels to score; more than there are means all.
-            num_threads: Threads to use at most; None means the CPUs that this process may use. Of more than
-                four a CPU only so many are started.
+            num_threads: Threads to use at most, the calling one included; None, or more than there are, means
+                as many as CPUs that the calling thread may use (affinity and cgroup limits, read once a
+                second). Fewer help while other searches keep these CPUs busy.
 
         Returns:
             Labels and scores, best first, equal scores by the smaller label.
@@ -241,6 +311,20 @@ class Index:
         return self._core.nbytes
 
     @property
+    def dtype(self) -> Dtype:
+        """What the label classifiers are stored as."""
+        return typing.cast("Dtype", self._core.dtype)
+
+    @property
+    def screen(self) -> bool:
+        """Whether 8-bit codes stand beside exact weights (of the clusters alone where the dtype is int8)."""
+        return self._core.has_screen
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of each tensor, mapped or in memory, by its name in docs/format.md; `nbytes` is their sum."""
+        return self._core.memory()
+
+    @property
     def path(self) -> Path | None:
         """The folder that the index was loaded from; None for one that was built."""
         source = self._core.source
@@ -277,9 +361,35 @@ class Index:
         return Adjacency(*self._core.adjacency)
 
     @property
-    def label_weights(self) -> FloatArray:
-        """W_L [L, D'], read-only."""
-        return self._core.label_weights
+    def label_weights(self) -> FloatArray | npt.NDArray[np.float16]:
+        """W_L [L, D'], read-only, where the index's dtype is float32 or float16.
+
+        Raises:
+            AttributeError: it is bfloat16 or int8, which NumPy can't show; see `label_rows`.
+        """
+        if (weights := self._core.label_weights) is None:
+            raise AttributeError(
+                f"no NumPy array can show {self.dtype} label weights: label_rows(ids) gives rows as float32"
+            )
+        return weights
+
+    def label_rows(self, labels: npt.ArrayLike) -> FloatArray:
+        """The classifiers of some labels, of any dtype, as float32: exactly those that are stored.
+
+        Args:
+            labels: Ids of any shape.
+
+        Returns:
+            A new array [..., D'] of the ids' shape and a row for each.
+
+        Raises:
+            ValueError: an id that no label has.
+            TypeError: ids that aren't integers.
+        """
+        ids = _arrays.as_label_ids(labels, self.num_labels, lowest=0)
+        rows = np.empty((ids.size, self.label_dim), dtype=np.float32)
+        self._core.label_rows(ids.ravel(), rows)
+        return rows.reshape(*ids.shape, self.label_dim)
 
     @property
     def label_bias(self) -> FloatArray:
@@ -300,7 +410,7 @@ class Index:
         where = "" if self.path is None else f", path={str(self.path)!r}"
         return (
             f"<elias_idx.Index: {self.num_labels} labels, {self.num_clusters} clusters, dim {self.dim}, "
-            f"{_readable_bytes(self.nbytes)}{where}>"
+            f"{self.dtype}, {_readable_bytes(self.nbytes)}{where}>"
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -320,8 +430,8 @@ class Index:
         source = self._core.source
         if source is None:
             return _from_files, (self._core.to_files(),)
-        path, sha256, mmap = source
-        return _from_source, (os.fspath(path), sha256, mmap)
+        path, *rest = source
+        return _from_source, (os.fspath(path), *rest)
 
     @classmethod
     def _of(cls, inner: core.Index) -> "Index":
@@ -345,9 +455,9 @@ def _from_files(files: dict[str, bytes]) -> Index:
     return Index._of(core.Index.from_files(files))
 
 
-def _from_source(path: str, sha256: str, mmap: bool) -> Index:
+def _from_source(path: str, sha256: str, mmap: bool, prefault: bool) -> Index:
     """Unpickles an index that was loaded, unless the folder holds another one now."""
-    loaded = core.Index.load(path, mmap)
+    loaded = core.Index.load(path, mmap, prefault)
     if loaded.source is None or loaded.source[1] != sha256:
         raise core.EliasIdxError(f"{path}: the index has changed since it was pickled")
     return Index._of(loaded)
@@ -356,7 +466,7 @@ def _from_source(path: str, sha256: str, mmap: bool) -> Index:
 def _check_shapes(
     clusters: tuple[int, ...],
     labels: tuple[int, ...],
-    biases: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    biases: tuple[int, int],
     projection: tuple[int, ...] | None,
 ) -> None:
     for name, shape in (("cluster_weights", clusters), ("label_weights", labels)):
@@ -365,8 +475,8 @@ def _check_shapes(
         if shape[0] > _arrays.MAX_IDS:
             raise ValueError(f"{name} must have at most {_arrays.MAX_IDS} rows, got {shape[0]}")
     for name, bias, rows in (("cluster_bias", biases[0], clusters[0]), ("label_bias", biases[1], labels[0])):
-        if len(bias) != rows:
-            raise ValueError(f"{name} must have {rows} values, got {len(bias)}")
+        if bias != rows:
+            raise ValueError(f"{name} must have {rows} values, got {bias}")
     if projection is None and labels[1] != clusters[1]:
         raise ValueError(
             f"label_weights must have dim {clusters[1]}, as cluster_weights has, got {labels[1]}; "
@@ -387,6 +497,12 @@ def _as_names(names: Sequence[str], num_labels: int) -> list[str]:
     if len(listed) != num_labels:
         raise ValueError(f"label_names must have {num_labels} names, one a label, got {len(listed)}")
     return listed
+
+
+def _as_dtype(dtype: Any) -> str:
+    if not isinstance(dtype, str):
+        raise TypeError(f"dtype must be a str, such as 'float32', got {type(dtype).__name__}")
+    return dtype
 
 
 def _as_float(name: str, value: Any) -> float:

@@ -14,8 +14,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -31,7 +31,7 @@ from elias_idx.data import LabelVocabulary
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
 from elias_idx.files import load_tensors, save_tensors
-from elias_idx.index import Index
+from elias_idx.index import Dtype, Index
 from elias_idx.metrics import evaluate, inverse_propensities
 
 FORMAT = "elias_idx_model"
@@ -199,20 +199,49 @@ class Model:
             FileExistsError: there is something at `path` and `overwrite` is False.
             OSError: the folder can't be written; nothing is left behind.
         """
-        path = Path(path).absolute()
+        self._save(Path(path).absolute(), overwrite, self.index.save)
+
+    def quantize(
+        self,
+        dtype: Dtype,
+        *,
+        screen: bool = True,
+        path: str | PathLike[str] | None = None,
+        overwrite: bool = False,
+    ) -> Model:
+        """Makes the same model with its index's label classifiers in another dtype; see `Index.quantize`.
+
+        Args:
+            dtype: "float32", "bfloat16", "float16" or "int8".
+            screen: whether 8-bit codes stand beside exact weights.
+            path: a folder to write the new model to, from which it is loaded then; else it is in memory.
+            overwrite: whether a model at `path` may be replaced.
+
+        Raises:
+            ValueError: as `Index.quantize`.
+            OSError: as `save`.
+        """
+        if path is None:
+            return replace(self, index=self.index.quantize(dtype, screen=screen), path=None, checksums={})
+        self._save(
+            Path(path).absolute(), overwrite, lambda folder: self.index.quantize(dtype, screen=screen, path=folder)
+        )
+        return Model.load(path)
+
+    def _save(self, path: Path, overwrite: bool, write_index: Callable[[Path], object]) -> None:
         check_replaceable(path, overwrite)
         partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
         try:
             partial.mkdir()
-            self._write(partial)
+            self._write(partial, write_index)
             _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path, write_index: Callable[[Path], object]) -> None:
         (folder / "encoder").mkdir()
         self.encoder.save(folder / "encoder")
-        self.index.save(folder / "index")
+        write_index(folder / "index")
         save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
         content = {
             "format": FORMAT,

@@ -20,7 +20,7 @@ import elias_idx
 from elias_idx.config import Config
 from elias_idx.data import read_rows, write_rows
 from elias_idx.errors import DataError, EliasIdxError
-from elias_idx.index import Index
+from elias_idx.index import Dtype, Index
 from elias_idx.model import Evaluation, Model
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -246,10 +246,34 @@ def info(model: Path) -> None:
         click.echo(f"  {name} = {value}")
 
 
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx quantize model --dtype int8 --out small
+  elias-idx quantize model --dtype bfloat16 --no-screen --out half"""
+)
+@click.argument("model", type=_FOLDER)
+@click.option("--dtype", type=click.Choice(typing.get_args(Dtype)), required=True, help="what label weights become")
+@click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
+@click.option("--screen/--no-screen", default=True, show_default=True, help="8-bit codes beside exact weights: faster")
+@click.option("--overwrite", is_flag=True, help="replace a model (or index) at --out")
+@_explained
+def quantize(model: Path, dtype: Dtype, out: Path, screen: bool, overwrite: bool) -> None:
+    """Writes a model (or a bare index) anew with label weights of another dtype."""
+    source = Index.load(model) if (model / "index.json").is_file() else Model.load(model)
+    try:
+        made = source.quantize(dtype, screen=screen, path=out, overwrite=overwrite)
+    except ValueError as error:  # weights that the dtype can't be made of
+        raise click.ClickException(str(error)) from error
+    index = made.index if isinstance(made, Model) else made
+    click.echo(f"{out}: {index!r}", err=True)
+
+
 def _echo_index(index: Index) -> None:
     click.echo(f"labels      {index.num_labels:,}")
     click.echo(f"clusters    {index.num_clusters:,}, {len(index.adjacency.indices):,} edges to labels")
     click.echo(f"search      beam {index.beam_size}, shortlist {index.shortlist_size}, alpha {index.alpha:g}")
+    click.echo(f"stored as   {index.dtype}, {'with' if index.screen else 'without'} 8-bit codes to screen by")
     click.echo(f"index size  {index.nbytes / 2**20:,.1f} MiB")
 
 

@@ -5,11 +5,12 @@
 
 mod errors;
 mod views;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use elias_idx::{Defaults, HitsMut, IndexParts, LabelNames, Loading, SearchOptions};
+use elias_idx::{Dtype, HitsMut, LabelNames, LabelWeights, Loading, SearchOptions, Source};
 use numpy::{
     PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2,
     PyUntypedArrayMethods,
@@ -19,6 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use errors::{EliasIdxError, FormatError, raise};
+use writer::{IndexWriter, destination};
 
 /// A read-only, thread-safe index; see `elias_idx.Index`.
 #[pyclass(frozen, module = "elias_idx._core")]
@@ -29,52 +31,14 @@ type Out<'py> = (PyReadwriteArray2<'py, i64>, PyReadwriteArray2<'py, f32>);
 
 #[pymethods]
 impl Index {
-    /// Builds an index from checked shapes; the arrays are copied.
-    #[staticmethod]
-    #[pyo3(signature = (cluster_weights, cluster_bias, indptr, indices, data, label_weights, label_bias, label_projection, label_names, alpha, beam_size, shortlist_size))]
-    #[expect(clippy::too_many_arguments, reason = "they are the parts of an index")]
-    fn build(
-        py: Python<'_>,
-        cluster_weights: PyReadonlyArray2<'_, f32>,
-        cluster_bias: PyReadonlyArray1<'_, f32>,
-        indptr: PyReadonlyArray1<'_, i64>,
-        indices: PyReadonlyArray1<'_, i64>,
-        data: PyReadonlyArray1<'_, f32>,
-        label_weights: PyReadonlyArray2<'_, f32>,
-        label_bias: PyReadonlyArray1<'_, f32>,
-        label_projection: Option<PyReadonlyArray2<'_, f32>>,
-        label_names: Option<&Bound<'_, PyList>>,
-        alpha: f64,
-        beam_size: usize,
-        shortlist_size: usize,
-    ) -> PyResult<Self> {
-        let label_names = label_names.map(read_names).transpose()?;
-        let parts = IndexParts {
-            num_labels: label_weights.shape()[0],
-            num_clusters: cluster_weights.shape()[0],
-            dim: cluster_weights.shape()[1],
-            label_dim: label_weights.shape()[1],
-            cluster_weights: cluster_weights.as_slice()?,
-            cluster_bias: cluster_bias.as_slice()?,
-            adjacency_offsets: indptr.as_slice()?,
-            adjacency_labels: indices.as_slice()?,
-            adjacency_weights: data.as_slice()?,
-            label_weights: label_weights.as_slice()?,
-            label_bias: label_bias.as_slice()?,
-            label_projection: match &label_projection {
-                Some(projection) => Some(projection.as_slice()?),
-                None => None,
-            },
-            label_names: label_names.as_ref(),
-            defaults: Defaults { alpha, beam_size, shortlist_size },
-        };
-        py.detach(|| elias_idx::Index::build(&parts)).map(Self).map_err(raise)
-    }
-
     /// Opens a folder.
     #[staticmethod]
-    fn load(py: Python<'_>, path: PathBuf, mmap: bool) -> PyResult<Self> {
-        let loading = if mmap { Loading::Map } else { Loading::Read };
+    fn load(py: Python<'_>, path: PathBuf, mmap: bool, prefault: bool) -> PyResult<Self> {
+        let loading = match (mmap, prefault) {
+            (true, false) => Loading::Map,
+            (true, true) => Loading::Prefault,
+            (false, _) => Loading::Read,
+        };
         py.detach(|| elias_idx::Index::load(path, loading)).map(Self).map_err(raise)
     }
 
@@ -89,10 +53,27 @@ impl Index {
     /// The files that `save` would write, by name.
     fn to_files<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let files = PyDict::new(py);
-        for (name, bytes) in py.detach(|| self.0.to_files()).map_err(raise)? {
+        for (name, bytes) in py.detach(|| self.0.to_files()) {
             files.set_item(name, PyBytes::new(py, &bytes))?;
         }
         Ok(files)
+    }
+
+    /// The same index with its label weights in another dtype, in memory or mapped from `path`.
+    #[pyo3(signature = (dtype, screen, path, overwrite))]
+    fn quantize(
+        &self,
+        py: Python<'_>,
+        dtype: &str,
+        screen: bool,
+        path: Option<PathBuf>,
+        overwrite: bool,
+    ) -> PyResult<Self> {
+        let dtype = parse_dtype(dtype)?;
+        let quantized = py
+            .detach(|| self.0.quantize(dtype, screen, destination(path.as_deref(), overwrite)))
+            .map_err(raise)?;
+        Ok(Self(quantized))
     }
 
     /// Writes a folder.
@@ -156,6 +137,24 @@ impl Index {
         })
     }
 
+    /// Writes the classifiers of `labels` [n] to `out` [n, D'], as float32.
+    fn label_rows(
+        &self,
+        py: Python<'_>,
+        labels: PyReadonlyArray1<'_, i64>,
+        mut out: PyReadwriteArray2<'_, f32>,
+    ) -> PyResult<()> {
+        let (labels, out) = (labels.as_slice()?, out.as_slice_mut()?);
+        py.detach(|| {
+            let rows = out.chunks_mut(self.0.label_dim());
+            labels.iter().zip(rows).try_for_each(|(&label, row)| {
+                // A negative id becomes one that no label has.
+                self.0.label_row(usize::try_from(label).unwrap_or(usize::MAX), row)
+            })
+        })
+        .map_err(raise)
+    }
+
     /// The names of labels, None for −1.
     fn names<'py>(
         &self,
@@ -202,6 +201,21 @@ impl Index {
         self.0.nbytes()
     }
 
+    /// Bytes of each tensor.
+    fn memory(&self) -> BTreeMap<&'static str, usize> {
+        self.0.memory()
+    }
+
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        self.0.dtype().name()
+    }
+
+    #[getter]
+    fn has_screen(&self) -> bool {
+        self.0.has_screen()
+    }
+
     #[getter]
     fn has_names(&self) -> bool {
         self.0.label_names().is_some()
@@ -222,11 +236,12 @@ impl Index {
         self.0.defaults().shortlist_size
     }
 
-    /// Path, checksum and whether it is mapped, of an index that was loaded from a folder.
+    /// Path, checksum, and how it was loaded (`mmap`, `prefault`), of an index from a folder.
     #[getter]
-    fn source(&self) -> Option<(PathBuf, &str, bool)> {
-        let source = self.0.source()?;
-        Some((source.path.clone(), &source.sha256, source.loading == Loading::Map))
+    fn source(&self) -> Option<(PathBuf, &str, bool, bool)> {
+        let Source { path, sha256, loading } = self.0.source()?;
+        let (mapped, prefaulted) = (*loading != Loading::Read, *loading == Loading::Prefault);
+        Some((path.clone(), sha256, mapped, prefaulted))
     }
 
     #[getter]
@@ -251,9 +266,15 @@ impl Index {
         ))
     }
 
+    /// float32 or float16 [L, D'], or None where NumPy has no such dtype.
     #[getter]
-    fn label_weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        views::matrix(slf, slf.get().0.label_weights(), slf.get().0.label_dim())
+    fn label_weights<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let cols = slf.get().0.label_dim();
+        Ok(match slf.get().0.label_weights() {
+            Some(LabelWeights::Float32(rows)) => Some(views::matrix(slf, rows, cols)?.into_any()),
+            Some(LabelWeights::Float16(rows)) => Some(views::matrix(slf, rows, cols)?.into_any()),
+            Some(LabelWeights::BFloat16(_)) | None => None,
+        })
     }
 
     #[getter]
@@ -306,6 +327,10 @@ impl Index {
     }
 }
 
+fn parse_dtype(name: &str) -> PyResult<Dtype> {
+    name.parse().map_err(|error: elias_idx::ArgumentError| raise(error.into()))
+}
+
 /// Joins a list of `str`.
 fn read_names(names: &Bound<'_, PyList>) -> PyResult<LabelNames> {
     let mut texts = Vec::with_capacity(names.len());
@@ -331,11 +356,24 @@ fn replace_folder(
     py.detach(|| elias_idx::replace_folder(&source, &target, overwrite)).map_err(raise)
 }
 
+/// The instruction set that searches use on this machine: "portable", "avx2" or "avx512".
+///
+/// The environment variable ELIAS_IDX_ISA chooses a lower one than the best; it is read once.
+///
+/// Raises:
+///     ValueError: the variable names none that this machine has.
+#[pyfunction]
+fn instruction_set() -> PyResult<&'static str> {
+    elias_idx::instruction_set().map_err(raise)
+}
+
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
     module.add("FormatError", module.py().get_type::<FormatError>())?;
     module.add_class::<Index>()?;
+    module.add_class::<IndexWriter>()?;
+    module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)
 }

@@ -24,11 +24,11 @@ pub(crate) fn vector<'py, T: Element>(
 }
 
 /// A view of `values`, rows of `cols` that belong to `owner`.
-pub(crate) fn matrix<'py>(
+pub(crate) fn matrix<'py, T: Element>(
     owner: &Bound<'py, Index>,
-    values: &[f32],
+    values: &[T],
     cols: usize,
-) -> PyResult<Bound<'py, PyArray2<f32>>> {
+) -> PyResult<Bound<'py, PyArray2<T>>> {
     let view = ArrayView2::from_shape((values.len() / cols, cols), values)
         .expect("a matrix has whole rows");
     // SAFETY: as above.

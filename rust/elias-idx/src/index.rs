@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::adjacency::Adjacency;
@@ -10,12 +11,14 @@ use crate::error::{ArgumentError, FormatError, Result};
 use crate::format::MANIFEST_FILE;
 use crate::format::manifest::Dims;
 use crate::format::read::Files;
-use crate::format::schema::{self, NamedTensor};
-use crate::format::write;
+use crate::format::schema::{self, Element};
+use crate::format::write::{Destination, Store};
 use crate::label_names::LabelNames;
+use crate::label_rows::{Dtype, ExactRows, FloatRows, LabelWeights};
 use crate::matrix::{Matrix, Tensor, check_finite};
-use crate::panels::Panels;
-use crate::quantize::CodedRows;
+use crate::panels::{self, Panels};
+use crate::quantize::{CodedRows, MAX_COLS, RowMeta};
+use crate::search::Workers;
 
 /// What a search uses unless told otherwise, and the scale α of the cluster scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -54,7 +57,9 @@ pub(crate) fn check_positive(name: &'static str, value: usize) -> Result<(), Arg
 pub enum Loading {
     /// Mapped: instantly, and pages are read when they are first used.
     Map,
-    /// Read whole.
+    /// Mapped, and all pages are read at once.
+    Prefault,
+    /// Read whole, into huge pages where the system gives them.
     Read,
 }
 
@@ -76,54 +81,21 @@ pub struct Index {
     pub(crate) cluster_weights: Matrix,
     pub(crate) cluster_bias: Tensor<f32>,
     pub(crate) adjacency: Adjacency,
-    pub(crate) label_weights: Matrix,
+    /// Exact; None where there are codes alone.
+    pub(crate) label_weights: Option<FloatRows>,
     pub(crate) label_bias: Tensor<f32>,
     pub(crate) label_projection: Option<Matrix>,
     pub(crate) label_names: Option<LabelNames>,
     pub(crate) cluster_panels: Option<Panels>,
     pub(crate) label_codes: Option<CodedRows>,
-    files: Option<Files>,
+    /// Memory for searches.
+    pub(crate) workers: Workers,
+    /// What all of these lie in.
+    files: Files,
     source: Option<Source>,
 }
 
-/// The tensors of an index and its numbers, checked by whoever makes one.
-pub(crate) struct Checked {
-    pub(crate) dims: Dims,
-    pub(crate) defaults: Defaults,
-    pub(crate) cluster_weights: Matrix,
-    pub(crate) cluster_bias: Tensor<f32>,
-    pub(crate) adjacency: Adjacency,
-    pub(crate) label_weights: Matrix,
-    pub(crate) label_bias: Tensor<f32>,
-    pub(crate) label_projection: Option<Matrix>,
-    pub(crate) label_names: Option<LabelNames>,
-}
-
 impl Index {
-    pub(crate) fn from_checked(parts: Checked) -> Self {
-        // TODO(storage): stored, optional, and label_weights optional too.
-        let cluster =
-            CodedRows::of(parts.cluster_weights.view(), parts.cluster_bias.as_slice()).unwrap();
-        let cluster_panels = Some(Panels::pack(cluster.codes.view(), cluster.meta).unwrap());
-        let label_codes =
-            Some(CodedRows::of(parts.label_weights.view(), parts.label_bias.as_slice()).unwrap());
-        Self {
-            cluster_panels,
-            label_codes,
-            dims: parts.dims,
-            defaults: parts.defaults,
-            cluster_weights: parts.cluster_weights,
-            cluster_bias: parts.cluster_bias,
-            adjacency: parts.adjacency,
-            label_weights: parts.label_weights,
-            label_bias: parts.label_bias,
-            label_projection: parts.label_projection,
-            label_names: parts.label_names,
-            files: None,
-            source: None,
-        }
-    }
-
     /// Opens an index folder. Sizes, headers, shapes and the whole adjacency are checked; the
     /// classifiers and checksums of tensors are not, see [`Index::verify`].
     ///
@@ -151,7 +123,7 @@ impl Index {
         Self::from_open_files(Files::from_memory(files)?)
     }
 
-    fn from_open_files(files: Files) -> Result<Self> {
+    pub(crate) fn from_open_files(files: Files) -> Result<Self> {
         let Dims { num_labels, num_clusters, dim, label_dim } = files.manifest.dims;
         let matrix = |name, rows, cols| -> Result<Matrix> {
             Ok(Matrix::new(files.tensor(name, &[rows, cols])?, cols))
@@ -164,18 +136,23 @@ impl Index {
                 return Err(files.error(MANIFEST_FILE, FormatError::Invalid(message)));
             }
         };
-        let parts = Checked {
+        let label_codes = label_codes(&files)?;
+        Ok(Self {
+            workers: Workers::default(),
             dims: files.manifest.dims,
             defaults: files.manifest.defaults,
             cluster_weights: matrix(schema::CLUSTER_WEIGHTS, num_clusters, dim)?,
+            cluster_panels: cluster_panels(&files)?,
             cluster_bias: bias(&files, schema::CLUSTER_BIAS, num_clusters)?,
             adjacency: adjacency(&files)?,
-            label_weights: matrix(schema::LABEL_WEIGHTS, num_labels, label_dim)?,
+            label_weights: label_weights(&files, label_codes.is_some())?,
+            label_codes,
             label_bias: bias(&files, schema::LABEL_BIAS, num_labels)?,
             label_projection,
             label_names: label_names(&files)?,
-        };
-        Ok(Self { files: Some(files), ..Self::from_checked(parts) })
+            files,
+            source: None,
+        })
     }
 
     /// Writes the index to a folder: beside its target first, then moved there at once. The folder
@@ -183,55 +160,49 @@ impl Index {
     ///
     /// # Errors
     /// [`crate::Error::Io`], of kind `AlreadyExists` when something is there and `overwrite` is not
-    /// set, or when it is set and the folder there is no index or holds more than one.
+    /// set, or when it is set and the folder there is no index or holds more than one;
+    /// [`crate::Error::Format`] when this index's own files are damaged.
     pub fn save(&self, path: impl AsRef<Path>, overwrite: bool) -> Result<()> {
-        write::save(&self.tensors(), self.dims, self.defaults, path.as_ref(), overwrite)
+        let destination = Destination::Folder { path: path.as_ref(), overwrite };
+        let mut store = Store::new(destination)?;
+        for name in self.files.tensor_names() {
+            store.copy(&self.files, name)?;
+        }
+        store.publish(self.files.manifest_bytes().to_vec()).map(drop)
     }
 
-    /// The files that [`Index::save`] would write, by name.
-    ///
-    /// # Errors
-    /// None but that of memory.
-    pub fn to_files(&self) -> Result<BTreeMap<String, Vec<u8>>> {
-        let mut files = BTreeMap::new();
-        write::emit_files(&self.tensors(), self.dims, self.defaults, |name, parts| {
-            files.insert(name.to_owned(), parts.concat());
-            Ok(())
-        })?;
-        Ok(files)
+    /// The files that [`Index::save`] writes, by name.
+    #[must_use]
+    pub fn to_files(&self) -> BTreeMap<String, Vec<u8>> {
+        let tensors = self.files.tensor_names().map(|name| {
+            let (entry, bytes) = self.files.file(name);
+            (entry.file.clone(), bytes.to_vec())
+        });
+        let manifest = (MANIFEST_FILE.to_owned(), self.files.manifest_bytes().to_vec());
+        tensors.chain([manifest]).collect()
     }
 
-    /// Recomputes the checksums of all files as they are mapped or held. An index that was built
-    /// has none and is fine.
+    /// Recomputes the checksums of all files as they are mapped or held.
     ///
     /// # Errors
     /// [`crate::Error::Format`] naming the first damaged file.
     pub fn verify(&self) -> Result<()> {
-        self.files.as_ref().map_or(Ok(()), Files::verify)
+        self.files.verify()
     }
 
-    fn tensors(&self) -> Vec<NamedTensor<'_>> {
-        let Dims { num_labels, num_clusters, dim, label_dim } = self.dims;
-        let edges = self.adjacency.labels.as_slice().len();
-        let mut tensors = vec![
-            NamedTensor::new(schema::CLUSTER_WEIGHTS, &[num_clusters, dim], self.cluster_weights()),
-            NamedTensor::new(schema::CLUSTER_BIAS, &[num_clusters], self.cluster_bias()),
-            NamedTensor::new(schema::ADJACENCY_OFFSETS, &[num_clusters + 1], self.adjacency().0),
-            NamedTensor::new(schema::ADJACENCY_LABELS, &[edges], self.adjacency().1),
-            NamedTensor::new(schema::ADJACENCY_WEIGHTS, &[edges], self.adjacency().2),
-            NamedTensor::new(schema::LABEL_WEIGHTS, &[num_labels, label_dim], self.label_weights()),
-            NamedTensor::new(schema::LABEL_BIAS, &[num_labels], self.label_bias()),
-        ];
-        if let Some(projection) = self.label_projection() {
-            tensors.push(NamedTensor::new(schema::LABEL_PROJECTION, &[label_dim, dim], projection));
-        }
-        if let Some(names) = &self.label_names {
-            let (offsets, bytes) = (names.offsets.as_slice(), names.bytes.as_slice());
-            let shape = [num_labels + 1];
-            tensors.push(NamedTensor::new(schema::LABEL_NAME_OFFSETS, &shape, offsets));
-            tensors.push(NamedTensor::new(schema::LABEL_NAME_BYTES, &[bytes.len()], bytes));
-        }
-        tensors
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(crate) fn dims(&self) -> Dims {
+        self.dims
+    }
+
+    /// The label rows that count as exact.
+    pub(crate) fn exact_rows(&self) -> ExactRows<'_> {
+        let float = self.label_weights.as_ref().map(FloatRows::view);
+        let coded = || self.label_codes.as_ref().map(|codes| ExactRows::Int8(codes.view()));
+        float.or_else(coded).expect("an index has at least one of the two")
     }
 }
 
@@ -261,10 +232,30 @@ impl Index {
         self.dims.label_dim
     }
 
+    /// Bytes of each tensor, by its name in the format's specification.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<&'static str, usize> {
+        let known = schema::TENSORS.into_iter();
+        known.filter_map(|name| self.files.data_bytes(name).map(|bytes| (name, bytes))).collect()
+    }
+
     /// Bytes of all tensors.
     #[must_use]
     pub fn nbytes(&self) -> usize {
-        self.tensors().iter().map(|tensor| tensor.bytes.len()).sum()
+        self.memory().values().sum()
+    }
+
+    /// What the label weights are stored as.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.label_weights.as_ref().map_or(Dtype::Int8, FloatRows::dtype)
+    }
+
+    /// Whether 8-bit codes stand beside the exact weights, or, where the dtype is int8, beside those
+    /// of the clusters.
+    #[must_use]
+    pub fn has_screen(&self) -> bool {
+        self.cluster_panels.is_some() && self.label_codes.is_some()
     }
 
     /// Where the index was loaded from; None for one that was built or came from memory.
@@ -299,10 +290,28 @@ impl Index {
         (adjacency.offsets.as_slice(), adjacency.labels.as_slice(), adjacency.weights.as_slice())
     }
 
-    /// `W_L` \[L, D'\].
+    /// `W_L` \[L, D'\]; None where the dtype is int8. See [`Index::label_row`] for a row of any dtype.
     #[must_use]
-    pub fn label_weights(&self) -> &[f32] {
-        self.label_weights.tensor().as_slice()
+    pub fn label_weights(&self) -> Option<LabelWeights<'_>> {
+        self.label_weights.as_ref().map(FloatRows::weights)
+    }
+
+    /// Writes a label's classifier as float32 to `out` \[D'\]: exactly the one that is stored.
+    ///
+    /// # Errors
+    /// [`ArgumentError::NoSuchLabel`], and [`ArgumentError::WrongLength`] for `out`.
+    pub fn label_row(&self, label: usize, out: &mut [f32]) -> Result<()> {
+        let Dims { num_labels, label_dim, .. } = self.dims;
+        if label >= num_labels {
+            let label = i64::try_from(label).unwrap_or(i64::MAX);
+            return Err(ArgumentError::NoSuchLabel { label, num_labels }.into());
+        }
+        if out.len() != label_dim {
+            let (expected, received) = (label_dim, out.len());
+            return Err(ArgumentError::WrongLength { name: "out", expected, received }.into());
+        }
+        self.exact_rows().copy_row(label, out);
+        Ok(())
     }
 
     /// `b_L` \[L\].
@@ -330,16 +339,70 @@ fn bias(files: &Files, name: &'static str, len: usize) -> Result<Tensor<f32>> {
     Ok(tensor)
 }
 
+/// The exact label weights, which an index without codes must have.
+fn label_weights(files: &Files, has_codes: bool) -> Result<Option<FloatRows>> {
+    let Dims { num_labels, label_dim, .. } = files.manifest.dims;
+    let (name, shape) = (schema::LABEL_WEIGHTS, [num_labels, label_dim]);
+    let rows = match files.dtype(name) {
+        None if has_codes => return Ok(None),
+        Some(bf16::DTYPE) => {
+            FloatRows::BFloat16(Matrix::new(files.tensor(name, &shape)?, label_dim))
+        }
+        Some(f16::DTYPE) => FloatRows::Float16(Matrix::new(files.tensor(name, &shape)?, label_dim)),
+        _ => FloatRows::Float32(Matrix::new(files.tensor(name, &shape)?, label_dim)),
+    };
+    Ok(Some(rows))
+}
+
+fn label_codes(files: &Files) -> Result<Option<CodedRows>> {
+    let Dims { num_labels, label_dim, .. } = files.manifest.dims;
+    if files.shape(schema::LABEL_CODES).is_none() {
+        return Ok(None);
+    }
+    check_coded(files, schema::LABEL_CODES, label_dim)?;
+    let codes = files.tensor(schema::LABEL_CODES, &[num_labels, label_dim])?;
+    let meta = row_meta(files, schema::LABEL_CODE_META, num_labels)?;
+    Ok(Some(CodedRows { codes: Matrix::new(codes, label_dim), meta }))
+}
+
+fn cluster_panels(files: &Files) -> Result<Option<Panels>> {
+    let Dims { num_clusters, dim, .. } = files.manifest.dims;
+    if files.shape(schema::CLUSTER_PANELS).is_none() {
+        return Ok(None);
+    }
+    check_coded(files, schema::CLUSTER_PANELS, dim)?;
+    let shape = panels::shape(num_clusters, dim);
+    let codes = files.tensor(schema::CLUSTER_PANELS, &shape)?;
+    let meta = row_meta(files, schema::CLUSTER_PANEL_META, num_clusters)?;
+    Ok(Some(Panels::new(codes, meta, dim)))
+}
+
+fn check_coded(files: &Files, name: &str, cols: usize) -> Result<()> {
+    if cols <= MAX_COLS {
+        return Ok(());
+    }
+    Err(files.invalid(name, format!("codes of {cols} dimensions, {MAX_COLS} are the most")))
+}
+
+fn row_meta(files: &Files, name: &'static str, rows: usize) -> Result<Tensor<RowMeta>> {
+    let meta = files.tensor::<f32>(name, &[rows, RowMeta::LEN])?.cast::<RowMeta>();
+    if RowMeta::are_sound(meta.as_slice()) {
+        return Ok(meta);
+    }
+    let message = "holds a bias that isn't finite, or a scale or bound that no row has";
+    Err(files.invalid(name, message))
+}
+
 fn adjacency(files: &Files) -> Result<Adjacency> {
     let Dims { num_labels, num_clusters, .. } = files.manifest.dims;
     let edges = files.len_of(schema::ADJACENCY_LABELS);
-    let adjacency = Adjacency {
-        offsets: files.tensor(schema::ADJACENCY_OFFSETS, &[num_clusters + 1])?,
-        labels: files.tensor(schema::ADJACENCY_LABELS, &[edges])?,
-        weights: files.tensor(schema::ADJACENCY_WEIGHTS, &[edges])?,
-    };
-    adjacency.check(num_labels).map_err(|(tensor, message)| files.invalid(tensor, message))?;
-    Ok(adjacency)
+    let adjacency = Adjacency::from_stored(
+        files.tensor(schema::ADJACENCY_OFFSETS, &[num_clusters + 1])?,
+        files.tensor(schema::ADJACENCY_LABELS, &[edges])?,
+        files.tensor(schema::ADJACENCY_WEIGHTS, &[edges])?,
+        num_labels,
+    )?;
+    adjacency.map_err(|(tensor, message)| files.invalid(tensor, message))
 }
 
 fn label_names(files: &Files) -> Result<Option<LabelNames>> {

@@ -1,6 +1,7 @@
 //! Typed views over shared bytes: tensors of one dimension, and matrices of rows.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -32,6 +33,15 @@ impl<T: Pod> Tensor<T> {
     pub(crate) fn copy_of(values: &[T]) -> Result<Self> {
         let bytes = Arc::new(Bytes::copy_of(bytemuck::cast_slice(values))?);
         Ok(Self { bytes, start: 0, len: values.len(), element: PhantomData })
+    }
+
+    /// The same bytes as elements of another type.
+    ///
+    /// # Panics
+    /// If the bytes aren't a whole number of them or are misaligned.
+    pub(crate) fn cast<U: Pod>(self) -> Tensor<U> {
+        let len = bytemuck::cast_slice::<u8, U>(self.as_bytes()).len();
+        Tensor { bytes: self.bytes, start: self.start, len, element: PhantomData }
     }
 
     pub(crate) fn as_slice(&self) -> &[T] {
@@ -95,6 +105,14 @@ impl<'a, T> MatrixView<'a, T> {
         self.values
     }
 
+    /// Some of the rows.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(crate) fn range(&self, rows: Range<usize>) -> Self {
+        Self { values: &self.values[rows.start * self.cols..rows.end * self.cols], ..*self }
+    }
+
     /// One row.
     ///
     /// # Panics
@@ -112,22 +130,30 @@ pub(crate) fn check_finite(
     cols: Option<usize>,
 ) -> Result<(), ArgumentError> {
     let Some(at) = position_of_non_finite(values) else { return Ok(()) };
-    let position = match cols {
-        Some(cols) => format!("{}, {}", at / cols, at % cols),
-        None => at.to_string(),
-    };
+    let position = cols.map_or_else(|| at.to_string(), |cols| cell(at, cols));
     Err(ArgumentError::NonFinite { name, position, value: values[at] })
+}
+
+/// How errors name an element of a matrix: by its row and column.
+pub(crate) fn cell(at: usize, cols: usize) -> String {
+    format!("{}, {}", at / cols, at % cols)
 }
 
 /// Where the first NaN or infinity stands.
 pub(crate) fn position_of_non_finite(values: &[f32]) -> Option<usize> {
+    position_beyond(values, f32::MAX)
+}
+
+/// Where the first value stands that is NaN or whose magnitude exceeds `limit`.
+pub(crate) fn position_beyond(values: &[f32], limit: f32) -> Option<usize> {
     // Whole chunks are tested without a branch in between, so that the test vectorises.
     const CHUNK: usize = 1024;
+    let good = |value: &f32| value.abs() <= limit;
     let bad_chunk = values
         .chunks(CHUNK)
-        .position(|chunk| !chunk.iter().fold(true, |good, value| good & value.is_finite()))?;
+        .position(|chunk| !chunk.iter().fold(true, |all, value| all & good(value)))?;
     let start = bad_chunk * CHUNK;
-    values[start..].iter().position(|value| !value.is_finite()).map(|at| start + at)
+    values[start..].iter().position(|value| !good(value)).map(|at| start + at)
 }
 
 #[cfg(test)]
@@ -154,6 +180,8 @@ mod tests {
             }
         }
         assert_eq!(position_of_non_finite(&[f32::MAX; 3000]), None);
+        assert_eq!(position_beyond(&[2.0, -2.0, 2.5, -3.0], 2.0), Some(2));
+        assert_eq!(position_beyond(&[2.0, -2.5], 2.0), Some(1));
         let values = [0.0, 0.0, f32::NAN, 0.0];
         for (cols, expected) in
             [(None, "2"), (Some(1), "2, 0"), (Some(2), "1, 0"), (Some(4), "0, 2")]

@@ -6,11 +6,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::error::Result;
 use crate::matrix::{Matrix, MatrixView, Tensor};
 
+/// The most columns of coded rows: sums of products of 8-bit numbers must fit 32 bits.
+pub(crate) const MAX_COLS: usize = 1 << 16;
+
 /// The largest code; −128 is not used.
-const MAX_CODE: f32 = 127.0;
+pub(crate) const MAX_CODE: f32 = 127.0;
 
 /// What is known of a row besides its codes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
@@ -24,6 +26,20 @@ pub(crate) struct RowMeta {
     pub(crate) residual: f32,
     /// At least ‖ŵ‖.
     pub(crate) norm: f32,
+}
+
+impl RowMeta {
+    /// Numbers that it consists of.
+    pub(crate) const LEN: usize = size_of::<Self>() / size_of::<f32>();
+
+    /// Whether all of `rows` are what a row can have.
+    pub(crate) fn are_sound(rows: &[Self]) -> bool {
+        // Bounds may be infinite: those of rows whose length float32 can't hold.
+        rows.iter().fold(true, |sound, row| {
+            let scale = (row.scale >= 0.0) & (row.scale <= f32::MAX);
+            sound & scale & row.bias.is_finite() & (row.residual >= 0.0) & (row.norm >= 0.0)
+        })
+    }
 }
 
 /// Rows of codes.
@@ -45,19 +61,6 @@ pub(crate) struct CodedRowsView<'a> {
 impl CodedRows {
     pub(crate) fn view(&self) -> CodedRowsView<'_> {
         CodedRowsView { codes: self.codes.view(), meta: self.meta.as_slice() }
-    }
-
-    /// Codes of `rows` with their `bias`.
-    pub(crate) fn of(rows: MatrixView<'_>, bias: &[f32]) -> Result<Self> {
-        let mut codes = vec![0; rows.values().len()];
-        let mut meta = Vec::with_capacity(rows.rows());
-        for ((row, codes), &bias) in
-            rows.values().chunks(rows.cols()).zip(codes.chunks_mut(rows.cols())).zip(bias)
-        {
-            meta.push(RowMeta { bias, ..quantize_row(row, codes) });
-        }
-        let codes = Matrix::new(Tensor::copy_of(&codes)?, rows.cols());
-        Ok(Self { codes, meta: Tensor::copy_of(&meta)? })
     }
 }
 
@@ -102,7 +105,7 @@ pub(crate) fn quantize_row(row: &[f32], codes: &mut [i8]) -> RowMeta {
 }
 
 /// An upper bound of a length that was computed with rounding, from `dim` squares summed in lanes.
-fn upper_norm(computed: f32, dim: usize) -> f32 {
+pub(crate) fn upper_norm(computed: f32, dim: usize) -> f32 {
     let sums = (dim / LANES + LANES) as f32;
     computed * (1.0 + 2.0 * f32::EPSILON * sums) + f32::MIN_POSITIVE
 }
@@ -110,7 +113,113 @@ fn upper_norm(computed: f32, dim: usize) -> f32 {
 /// The nearest integer, halves to even, of |x| < 2²². Adding 1.5 · 2²³ leaves no room for fractions;
 /// unlike a call of the library's, this vectorises everywhere.
 #[inline]
-fn round(x: f32) -> f32 {
+pub(crate) fn round(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0;
     (x + MAGIC) - MAGIC
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Numbers of all magnitudes, zeros and subnormal ones included.
+    fn number() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            4 => -1.0_f32..1.0,
+            1 => Just(0.0_f32),
+            1 => any::<f32>().prop_filter("finite", |value| value.is_finite()),
+        ]
+    }
+
+    /// Rows whose numbers are of about the same magnitude, whichever it is, or of any.
+    fn row() -> impl Strategy<Value = Vec<f32>> {
+        (prop::collection::vec(number(), 1..70), -149_i32..128, any::<bool>()).prop_map(
+            |(row, exponent, scaled)| {
+                let factor = if scaled { 2.0_f64.powi(exponent) } else { 1.0 };
+                let limit = f64::from(f32::MAX);
+                let value = |value: f32| (f64::from(value) * factor).clamp(-limit, limit) as f32;
+                row.into_iter().map(value).collect()
+            },
+        )
+    }
+
+    fn length(values: impl Iterator<Item = f64>) -> f64 {
+        values.map(|value| value * value).sum::<f64>().sqrt()
+    }
+
+    /// Holds what is said of a row to the row itself, in f64.
+    fn check(row: &[f32]) {
+        let mut codes = vec![99; row.len()];
+        let meta = quantize_row(row, &mut codes);
+        assert!(codes.iter().all(|code| *code != i8::MIN));
+        let scale = f64::from(meta.scale);
+        let coded = || codes.iter().map(|&code| scale * f64::from(code));
+        let norm = length(coded());
+        let residual =
+            length(row.iter().zip(coded()).map(|(&value, coded)| f64::from(value) - coded));
+        assert!(f64::from(meta.norm) >= norm, "{meta:?}, norm {norm:e} of {row:?}");
+        assert!(f64::from(meta.residual) >= residual, "{meta:?}, residual {residual:e} of {row:?}");
+        // The bounds are of use: a bit above what they bound.
+        let slack = 1.0 + 4e-7 * (row.len() as f64 / 16.0 + 16.0);
+        let tiny = 2.0 * f64::from(f32::MIN_POSITIVE);
+        let (most_norm, most_residual) = (norm * slack, residual * slack + 1e-6 * norm);
+        if most_norm + most_residual < f64::from(f32::MAX) && scale > 0.0 {
+            assert!(f64::from(meta.norm) <= most_norm + tiny, "{meta:?}, norm {norm:e}");
+            assert!(f64::from(meta.residual) <= most_residual + tiny, "{meta:?}, {residual:e}");
+        }
+        // Each number is within about half a step of its code.
+        for (&value, coded) in row.iter().zip(coded()) {
+            let error = (f64::from(value) - coded).abs();
+            assert!(error <= 0.5001 * scale + 1.5e-36, "{value} {coded}");
+        }
+        assert!(RowMeta::are_sound(&[meta]));
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_bound_rows_of_any_magnitude(row in row()) {
+            check(&row);
+        }
+    }
+
+    #[test]
+    fn bounds_bound_long_and_extreme_rows() {
+        for len in [1, 15, 16, 17, 1000, MAX_COLS] {
+            for value in [0.0, f32::from_bits(1), 1e-38, 1.5e-36, 1.0, -3.0, 1e38, f32::MAX] {
+                check(&vec![value; len]);
+                // Halfway between two codes, where the residual is largest.
+                let mut row = vec![value * (0.5 / MAX_CODE); len];
+                row[len / 2] = value;
+                check(&row);
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_the_nearest() {
+        let mut codes = [0; 5];
+        let meta = quantize_row(&[127.0, -127.0, 0.4, 0.6, -63.2], &mut codes);
+        assert_eq!(codes, [127, -127, 0, 1, -63]);
+        assert_eq!(meta.scale, 1.0);
+    }
+
+    #[test]
+    fn values_that_no_row_has_are_not_sound() {
+        let good = RowMeta { scale: 1.0, bias: -1.0, residual: 1.0, norm: f32::INFINITY };
+        assert!(RowMeta::are_sound(&[good, RowMeta::default()]));
+        for bad in [
+            RowMeta { scale: -1.0, ..good },
+            RowMeta { scale: f32::INFINITY, ..good },
+            RowMeta { scale: f32::NAN, ..good },
+            RowMeta { bias: f32::NAN, ..good },
+            RowMeta { bias: f32::NEG_INFINITY, ..good },
+            RowMeta { residual: -1.0, ..good },
+            RowMeta { residual: f32::NAN, ..good },
+            RowMeta { norm: f32::NAN, ..good },
+        ] {
+            assert!(!RowMeta::are_sound(&[good, bad]), "{bad:?}");
+        }
+    }
 }

@@ -4,32 +4,27 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, Zeroable};
-use memmap2::Mmap;
+#[cfg(target_os = "linux")]
+use memmap2::Advice;
+use memmap2::{Mmap, MmapMut};
 
 use crate::error::{Error, Result};
 
 /// Every tensor starts at a multiple of this many bytes.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// The unit of aligned memory: one cache line.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; ALIGNMENT]);
+/// Bytes of a huge page, on most systems that have them.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Read-only bytes whose first one is at a multiple of [`ALIGNMENT`].
 pub(crate) enum Bytes {
     /// A whole file, mapped (page-aligned).
     Mapped(Mmap),
-    /// Memory of our own; `len` bytes of it are used.
-    Owned {
-        /// The memory.
-        lines: Box<[Line]>,
-        /// Bytes in use.
-        len: usize,
-    },
+    /// Memory of our own.
+    Owned(Memory),
 }
 
 impl Bytes {
@@ -44,16 +39,37 @@ impl Bytes {
 
     /// Reads the next `len` bytes of a file into memory.
     pub(crate) fn read(file: &mut File, len: usize) -> Result<io::Result<Self>> {
-        let mut lines = zeroed_lines(len)?;
-        let read = file.read_exact(&mut bytemuck::cast_slice_mut(&mut lines)[..len]);
-        Ok(read.map(|()| Bytes::Owned { lines, len }))
+        let mut memory = Memory::zeroed(len)?;
+        let read = file.read_exact(&mut memory);
+        Ok(read.map(|()| Bytes::Owned(memory)))
     }
 
     /// A copy of `bytes`.
     pub(crate) fn copy_of(bytes: &[u8]) -> Result<Self> {
-        let mut lines = zeroed_lines(bytes.len())?;
-        bytemuck::cast_slice_mut(&mut lines)[..bytes.len()].copy_from_slice(bytes);
-        Ok(Bytes::Owned { lines, len: bytes.len() })
+        let mut memory = Memory::zeroed(bytes.len())?;
+        memory.copy_from_slice(bytes);
+        Ok(Bytes::Owned(memory))
+    }
+
+    /// Brings all pages of a mapped file into memory, so that no later use waits for the disk.
+    pub(crate) fn prefault(&self) -> io::Result<()> {
+        let Bytes::Mapped(map) = self else { return Ok(()) };
+        #[cfg(target_os = "linux")]
+        match map.advise(Advice::PopulateRead) {
+            // Unknown before Linux 5.14.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (),
+            result => return result,
+        }
+        touch(map);
+        Ok(())
+    }
+}
+
+/// Reads a byte of each page.
+fn touch(bytes: &[u8]) {
+    const SMALLEST_PAGE: usize = 4096;
+    for page in bytes.chunks(SMALLEST_PAGE) {
+        std::hint::black_box(page[0]);
     }
 }
 
@@ -63,15 +79,74 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Mapped(map) => map,
-            Bytes::Owned { lines, len } => &bytemuck::cast_slice(lines)[..*len],
+            Bytes::Owned(memory) => memory,
         }
     }
 }
 
-/// Zeroed memory for at least `len` bytes, or an error instead of an abort.
-fn zeroed_lines(len: usize) -> Result<Box<[Line]>> {
-    bytemuck::allocation::try_zeroed_slice_box(len.div_ceil(ALIGNMENT))
-        .map_err(|()| Error::OutOfMemory { what: "index tensors", bytes: len })
+/// Writable memory whose first byte is at a multiple of [`ALIGNMENT`].
+///
+/// A search reads rows all over it: with huge pages, where the system gives them, the processor
+/// finds these rows without walking page tables.
+pub(crate) enum Memory {
+    /// From the allocator; `len` bytes of it are used.
+    Lines { lines: Box<[Line]>, len: usize },
+    /// Pages, of which `len` bytes from a multiple of [`HUGE_PAGE`] on are used.
+    Pages { pages: MmapMut, start: usize, len: usize },
+}
+
+/// The unit of aligned memory: one cache line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; ALIGNMENT]);
+
+impl Memory {
+    /// `len` zeros, or an error instead of an abort.
+    pub(crate) fn zeroed(len: usize) -> Result<Self> {
+        if let Some(memory) = Self::huge_pages(len) {
+            return Ok(memory);
+        }
+        bytemuck::allocation::try_zeroed_slice_box(len.div_ceil(ALIGNMENT))
+            .map(|lines| Self::Lines { lines, len })
+            .map_err(|()| Error::OutOfMemory { what: "index tensors", bytes: len })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn huge_pages(len: usize) -> Option<Self> {
+        if len < HUGE_PAGE {
+            return None;
+        }
+        // Pages that aren't used are never made.
+        let pages = MmapMut::map_anon(len.checked_add(HUGE_PAGE)?).ok()?;
+        let start = pages.as_ptr().align_offset(HUGE_PAGE);
+        pages.advise_range(Advice::HugePage, start, len).ok()?;
+        Some(Self::Pages { pages, start, len })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn huge_pages(_len: usize) -> Option<Self> {
+        None
+    }
+}
+
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lines { lines, len } => &bytemuck::cast_slice(lines)[..*len],
+            Self::Pages { pages, start, len } => &pages[*start..][..*len],
+        }
+    }
+}
+
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Lines { lines, len } => &mut bytemuck::cast_slice_mut(lines)[..*len],
+            Self::Pages { pages, start, len } => &mut pages[*start..][..*len],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,18 +157,28 @@ mod tests {
 
     #[test]
     fn all_kinds_hold_the_bytes_and_are_aligned() {
-        let content: Vec<u8> = (0..200).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&content).unwrap();
-        let mapped = Bytes::map(&file).unwrap();
-        file.rewind().unwrap();
-        let read = Bytes::read(&mut file, content.len()).unwrap().unwrap();
-        let copied = Bytes::copy_of(&content).unwrap();
-        assert!(matches!(mapped, Bytes::Mapped(_)));
-        for bytes in [&mapped, &read, &copied] {
-            assert_eq!(**bytes, *content);
-            assert_eq!(bytes.as_ptr() as usize % ALIGNMENT, 0);
+        for len in [0, 1, 200, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE + 5] {
+            let content: Vec<u8> = (0..len).map(|at| at as u8 ^ (at >> 8) as u8).collect();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&content).unwrap();
+            let mapped = Bytes::map(&file).unwrap();
+            file.rewind().unwrap();
+            let read = Bytes::read(&mut file, content.len()).unwrap().unwrap();
+            let copied = Bytes::copy_of(&content).unwrap();
+            assert!(matches!(mapped, Bytes::Mapped(_)));
+            for bytes in [&mapped, &read, &copied] {
+                bytes.prefault().unwrap();
+                assert!(**bytes == *content, "{len} bytes");
+                assert_eq!(bytes.as_ptr() as usize % ALIGNMENT, 0);
+            }
         }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn large_memory_starts_at_a_huge_page() {
+        let memory = Memory::zeroed(HUGE_PAGE).unwrap();
+        assert_eq!(memory.as_ptr() as usize % HUGE_PAGE, 0);
     }
 
     #[test]
@@ -105,6 +190,8 @@ mod tests {
 
     #[test]
     fn absurd_sizes_are_errors() {
-        assert!(matches!(zeroed_lines(usize::MAX / 2), Err(Error::OutOfMemory { .. })));
+        for len in [usize::MAX / 2, usize::MAX] {
+            assert!(matches!(Memory::zeroed(len), Err(Error::OutOfMemory { .. })));
+        }
     }
 }

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use common::{Files, Model, Numbers, options, reseal};
-use elias_idx::{Error, FormatError, Index, Loading};
+use elias_idx::{Dtype, Error, FormatError, Index, Loading};
 
 fn files() -> Files {
-    Model::complete().to_files().unwrap()
+    Model::complete().to_files()
 }
 
 fn error(files: &Files) -> FormatError {
@@ -95,21 +95,23 @@ fn every_changed_byte_is_noticed() {
 
 #[test]
 fn changed_bytes_under_right_checksums_do_no_harm() {
-    let whole = files();
     let mut numbers = Numbers::new(3);
-    for name in whole.keys().filter(|name| *name != "index.json") {
-        for round in 0..300 {
-            let mut damaged = whole.clone();
-            let file = damaged.get_mut(name).unwrap();
-            for _ in 0..1 + round % 4 {
-                let at = numbers.bits() as usize % file.len();
-                file[at] = numbers.bits() as u8;
-            }
-            reseal(&mut damaged, |_| ());
-            match Index::from_files(&damaged) {
-                Ok(index) => exercise(&index),
-                Err(Error::Format { .. }) => (),
-                Err(other) => panic!("{other}"),
+    for dtype in Dtype::ALL {
+        let whole = Model::complete_as(dtype, true).to_files();
+        for name in whole.keys().filter(|name| *name != "index.json") {
+            for round in 0..300 {
+                let mut damaged = whole.clone();
+                let file = damaged.get_mut(name).unwrap();
+                for _ in 0..1 + round % 4 {
+                    let at = numbers.bits() as usize % file.len();
+                    file[at] = numbers.bits() as u8;
+                }
+                reseal(&mut damaged, |_| ());
+                match Index::from_files(&damaged) {
+                    Ok(index) => exercise(&index),
+                    Err(Error::Format { .. }) => (),
+                    Err(other) => panic!("{other}"),
+                }
             }
         }
     }
@@ -128,13 +130,27 @@ fn missing_files_are_named() {
 
 #[test]
 fn missing_tensors_are_named() {
-    for name in ["cluster_weights", "adjacency_offsets", "label_bias", "label_name_bytes"] {
+    for name in [
+        "cluster_weights",
+        "adjacency_offsets",
+        "label_bias",
+        "label_name_bytes",
+        "label_code_meta",
+        "cluster_panel_meta",
+    ] {
         let mut damaged = files();
         reseal(&mut damaged, |manifest| {
             manifest["tensors"].as_object_mut().unwrap().remove(name);
         });
         assert!(message(&damaged).contains(&format!("lacks the tensor '{name}'")));
     }
+    // An index without exact label weights or codes has no labels.
+    let mut damaged = files();
+    reseal(&mut damaged, |manifest| {
+        let tensors = manifest["tensors"].as_object_mut().unwrap();
+        tensors.retain(|name, _| name != "label_weights" && name != "label_codes");
+    });
+    assert!(message(&damaged).contains("lacks the tensor 'label_weights'"));
     let mut damaged = files();
     reseal(&mut damaged, |manifest| {
         manifest["tensors"].as_object_mut().unwrap().remove("label_projection");
@@ -200,9 +216,19 @@ fn paths_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn two_tensors_never_share_a_file() {
+    let mut damaged = files();
+    reseal(&mut damaged, |manifest| {
+        let entry = manifest["tensors"]["label_bias"].clone();
+        manifest["tensors"]["ranker"] = entry;
+    });
+    assert!(message(&damaged).contains("'label_bias' and 'ranker' have the same file"));
+}
+
+#[test]
 fn shapes_and_dtypes_must_agree_everywhere() {
     let huge = u64::MAX;
-    let edits: [(&str, &str, serde_json::Value); 14] = [
+    let edits: [(&str, &str, serde_json::Value); 22] = [
         ("dims", "num_labels", 7.into()),
         ("dims", "num_labels", 4_294_967_294_u64.into()),
         ("dims", "num_labels", huge.into()),
@@ -217,6 +243,14 @@ fn shapes_and_dtypes_must_agree_everywhere() {
         ("adjacency_labels", "shape", serde_json::json!([])),
         ("label_name_bytes", "shape", [huge].as_slice().into()),
         ("label_weights", "dtype", "F16".into()),
+        ("label_weights", "dtype", "BF16".into()),
+        ("label_weights", "dtype", "I8".into()),
+        ("label_codes", "shape", [6_u64, 4].as_slice().into()),
+        ("label_codes", "dtype", "U8".into()),
+        ("label_code_meta", "shape", [6_u64, 3].as_slice().into()),
+        ("cluster_panels", "shape", [2_u64, 2, 16, 4].as_slice().into()),
+        ("cluster_panels", "shape", [1_u64, 2, 64].as_slice().into()),
+        ("cluster_panel_meta", "shape", [3_u64, 4].as_slice().into()),
     ];
     for (part, key, value) in edits {
         let mut damaged = files();
@@ -241,7 +275,7 @@ fn a_huge_claimed_size_is_compared_to_the_file_first() {
 fn values_that_a_search_relies_on_are_checked() {
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u64s = |values: &[u64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let cases: [(&str, Vec<u8>, &str); 8] = [
+    let cases: [(&str, Vec<u8>, &str); 12] = [
         ("cluster_bias", f32s(&[f32::NAN]), "finite"),
         ("label_bias", f32s(&[f32::INFINITY]), "finite"),
         ("adjacency_offsets", u64s(&[1]), "must ascend from 0"),
@@ -250,6 +284,10 @@ fn values_that_a_search_relies_on_are_checked() {
         ("adjacency_weights", f32s(&[0.0]), "outside (0, 1]"),
         ("adjacency_weights", f32s(&[1e-9]), "descending"),
         ("label_name_offsets", u64s(&[1]), "from 0 to"),
+        ("label_code_meta", f32s(&[-1.0]), "no row has"),
+        ("label_code_meta", f32s(&[1.0, f32::NAN]), "isn't finite"),
+        ("cluster_panel_meta", f32s(&[1.0, 0.0, f32::NAN]), "no row has"),
+        ("cluster_panel_meta", f32s(&[1.0, 0.0, 0.0, -1.0]), "no row has"),
     ];
     for (tensor, start, expected) in cases {
         let mut damaged = files();
@@ -317,7 +355,7 @@ fn files_that_shrank_grew_or_vanished_on_disk_are_named() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     let index = Model::complete();
-    for name in index.to_files().unwrap().keys() {
+    for name in index.to_files().keys() {
         let path = folder.join(name);
         let resave = || Index::save(&index, &folder, true);
         if folder.exists() {

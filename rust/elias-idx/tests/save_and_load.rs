@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use common::{Model, options};
-use elias_idx::{Error, Index, Loading};
+use elias_idx::{Destination, Error, Index, IndexParts, IndexWriter, LabelWeights, Loading};
 
 fn assert_same(one: &Index, other: &Index) {
     assert_eq!(one.cluster_weights(), other.cluster_weights());
@@ -15,6 +15,7 @@ fn assert_same(one: &Index, other: &Index) {
     assert_eq!(one.adjacency(), other.adjacency());
     assert_eq!(one.label_weights(), other.label_weights());
     assert_eq!(one.label_bias(), other.label_bias());
+    assert_eq!((one.dtype(), one.has_screen()), (other.dtype(), other.has_screen()));
     assert_eq!(one.label_projection(), other.label_projection());
     assert_eq!(one.defaults(), other.defaults());
     assert_eq!(one.nbytes(), other.nbytes());
@@ -55,22 +56,95 @@ fn an_index_survives_every_way_of_keeping_it() {
     for (i, built) in models.iter().enumerate() {
         let folder = root.path().join(i.to_string());
         built.save(&folder, false).unwrap();
-        for loading in [Loading::Map, Loading::Read] {
+        for loading in [Loading::Map, Loading::Prefault, Loading::Read] {
             let loaded = Index::load(&folder, loading).unwrap();
             loaded.verify().unwrap();
             assert_same(built, &loaded);
             let source = loaded.source().unwrap();
             assert_eq!((&source.path, source.loading), (&folder, loading));
-            assert_eq!(loaded.to_files().unwrap(), built.to_files().unwrap());
+            assert_eq!(loaded.to_files(), built.to_files());
         }
-        let copied = Index::from_files(&built.to_files().unwrap()).unwrap();
+        let copied = Index::from_files(&built.to_files()).unwrap();
         assert_same(built, &copied);
         assert!(copied.source().is_none());
         copied.verify().unwrap();
-        for (name, bytes) in built.to_files().unwrap() {
+        for (name, bytes) in built.to_files() {
             assert_eq!(fs::read(folder.join(name)).unwrap(), bytes);
         }
     }
+}
+
+/// Two clusters and three labels of two dimensions, edges and label rows still to come.
+fn shell() -> IndexParts<'static> {
+    IndexParts {
+        num_labels: 3,
+        num_clusters: 2,
+        dim: 2,
+        cluster_weights: &[1.0, 2.0, 3.0, 4.0],
+        cluster_bias: &[0.5, -0.5],
+        adjacency_offsets: &[0, 2, 3],
+        ..IndexParts::default()
+    }
+}
+
+#[test]
+fn an_index_grows_in_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("index");
+    let (labels, edges) = ([2, 0, 1], [0.5, 1.0, 1.0]);
+    let (weights, bias) = ([1.0, -1.0, 2.0, 0.25, 3.0, 0.0], [0.0, 1.0, 2.0]);
+    let whole = Index::build(&IndexParts {
+        adjacency_labels: &labels,
+        adjacency_weights: &edges,
+        label_weights: &weights,
+        label_bias: &bias,
+        ..shell()
+    });
+    let folder = Destination::Folder { path: &path, overwrite: false };
+    let mut writer = IndexWriter::new(&shell(), 3, folder).unwrap();
+    // In any order, as long as the rows of each are.
+    writer.push_labels(&weights[..2], &bias[..1]).unwrap();
+    writer.push_edges(&labels[..2], &edges[..2]).unwrap();
+    writer.push_labels(&weights[2..], &bias[1..]).unwrap();
+    assert!(!path.exists());
+    writer.push_edges(&labels[2..], &edges[2..]).unwrap();
+    let built = writer.finish().unwrap();
+    assert_eq!(built.source().unwrap().path, path);
+    assert_same(&whole.unwrap(), &built);
+    assert_eq!(entries(root.path()), ["index"]);
+}
+
+#[test]
+fn an_index_that_is_not_finished_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("index");
+    let folder = Destination::Folder { path: &path, overwrite: false };
+    let mut writer = IndexWriter::new(&shell(), 3, folder).unwrap();
+    writer.push_edges(&[2, 0, 1], &[0.5, 1.0, 1.0]).unwrap();
+    writer.push_labels(&[1.0; 4], &[0.0; 2]).unwrap();
+    let message = writer.finish().err().unwrap().to_string();
+    assert_eq!(message, "label_bias must have 3 values, got 2");
+    assert!(entries(root.path()).is_empty());
+    for (weights, bias) in [(&[1.0; 4][..], &[0.0; 3][..]), (&[1.0; 8], &[0.0; 4])] {
+        let mut writer = IndexWriter::new(&shell(), 3, folder).unwrap();
+        assert!(writer.push_labels(weights, bias).is_err(), "too few weights, too many labels");
+        // What was written of it is not known.
+        let again = writer.push_labels(&[1.0; 6], &[0.0; 3]).err().unwrap().to_string();
+        assert!(again.contains("start over"), "{again}");
+        assert!(writer.push_edges(&[2, 0, 1], &[0.5, 1.0, 1.0]).is_err());
+        assert!(writer.finish().is_err());
+    }
+    assert!(entries(root.path()).is_empty());
+    // Nor does one that is given up, or that finds its place taken at the end.
+    drop(IndexWriter::new(&shell(), 3, folder).unwrap());
+    assert!(entries(root.path()).is_empty());
+    let mut writer = IndexWriter::new(&shell(), 3, folder).unwrap();
+    writer.push_edges(&[2, 0, 1], &[0.5, 1.0, 1.0]).unwrap();
+    writer.push_labels(&[1.0; 6], &[0.0; 3]).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(io_kind(writer.finish().map(drop)).0, io::ErrorKind::AlreadyExists);
+    assert_eq!(entries(root.path()), ["index"]);
+    assert!(entries(&path).is_empty());
 }
 
 #[test]
@@ -80,10 +154,11 @@ fn all_tensors_start_at_multiples_of_64() {
     Model::complete().save(&folder, false).unwrap();
     for loading in [Loading::Map, Loading::Read] {
         let index = Index::load(&folder, loading).unwrap();
-        assert_eq!(index.label_weights().as_ptr() as usize % 64, 0);
+        let Some(LabelWeights::Float32(weights)) = index.label_weights() else { panic!() };
+        assert_eq!(weights.as_ptr() as usize % 64, 0);
         assert_eq!(index.adjacency().1.as_ptr() as usize % 64, 0);
     }
-    for (name, bytes) in Model::complete().to_files().unwrap() {
+    for (name, bytes) in Model::complete().to_files() {
         if name != "index.json" {
             assert_eq!((8 + u64::from_le_bytes(bytes[..8].try_into().unwrap())) % 64, 0);
         }

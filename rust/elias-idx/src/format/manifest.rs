@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, sha256_hex};
+use super::{FORMAT_VERSION, schema, sha256_hex};
 use crate::error::FormatError;
 use crate::index::Defaults;
 use crate::matrix::MAX_IDS;
@@ -61,13 +61,14 @@ impl Manifest {
     pub(crate) fn new(
         dims: Dims,
         defaults: Defaults,
+        required_feature: Option<&str>,
         tensors: BTreeMap<String, TensorEntry>,
     ) -> Self {
         Self {
             sha256: "0".repeat(DIGITS),
             format: FORMAT.to_owned(),
             format_version: FORMAT_VERSION,
-            required_features: Vec::new(),
+            required_features: required_feature.into_iter().map(str::to_owned).collect(),
             dims,
             defaults,
             tensors,
@@ -99,8 +100,9 @@ impl Manifest {
         if preamble.format_version == 0 {
             return Err(FormatError::Invalid("there is no format version 0".to_owned()));
         }
-        if let Some(feature) = preamble.required_features.into_iter().next() {
-            return Err(FormatError::UnknownFeature(feature));
+        let mut features = preamble.required_features.into_iter();
+        if let Some(unknown) = features.find(|feature| !schema::is_known_feature(feature)) {
+            return Err(FormatError::UnknownFeature(unknown));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(json_error)?;
         manifest.check().map_err(FormatError::Invalid)?;
@@ -121,7 +123,11 @@ impl Manifest {
             return Err(format!("more than {MAX_IDS} labels or clusters"));
         }
         self.defaults.check().map_err(|error| error.to_string())?;
+        let mut owners = BTreeMap::new();
         for (name, entry) in &self.tensors {
+            if let Some(other) = owners.insert(&entry.file, name) {
+                return Err(format!("tensors '{other}' and '{name}' have the same file"));
+            }
             if !is_plain_name(&entry.file) {
                 return Err(format!(
                     "the file of tensor '{name}', {:?}, is no plain name",
@@ -179,7 +185,7 @@ mod tests {
             sha256: "ab".repeat(32),
         };
         let tensors = BTreeMap::from([("cluster_bias".to_owned(), entry)]);
-        Manifest::new(dims, Defaults::default(), tensors)
+        Manifest::new(dims, Defaults::default(), None, tensors)
     }
 
     /// The manifest with a piece of its text replaced and the checksum made anew.
@@ -250,6 +256,11 @@ mod tests {
     fn unknown_features_are_refused_by_name_and_unknown_keys_are_not() {
         let needs = with_change("\"required_features\": []", "\"required_features\": [\"pq\"]");
         assert_eq!(Manifest::parse(&needs), Err(FormatError::UnknownFeature("pq".to_owned())));
+        let known = "\"required_features\": [\"int8_labels\", \"bfloat16_labels\"]";
+        assert!(Manifest::parse(&with_change("\"required_features\": []", known)).is_ok());
+        let both = "\"required_features\": [\"float16_labels\", \"pq\"]";
+        let both = with_change("\"required_features\": []", both);
+        assert_eq!(Manifest::parse(&both), Err(FormatError::UnknownFeature("pq".to_owned())));
         let more =
             with_change("\"required_features\": []", "\"note\": {}, \"required_features\": []");
         assert!(Manifest::parse(&more).is_ok());

@@ -23,6 +23,11 @@ pub(crate) fn sha256_hex(parts: &[&[u8]]) -> String {
     for part in parts {
         hasher.update(part);
     }
+    hex(hasher)
+}
+
+/// What was hashed so far, as 64 lower-case hex digits.
+pub(crate) fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
 }
 

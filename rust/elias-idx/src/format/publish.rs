@@ -32,15 +32,6 @@ pub fn replace_folder(source: &Path, target: &Path, overwrite: bool) -> Result<(
     swap_in(&source, &resolved)
 }
 
-/// Lets `write` fill a new hidden folder beside `target`, and puts it in place. `write` forces its
-/// files to disk. Whatever fails, nothing is left behind.
-pub(crate) fn publish(target: &Target, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let staging = Staging::new(target)?;
-    write(&staging.path)?;
-    sync_folder(&staging.path).map_err(|error| Error::io(&target.path, error))?;
-    swap_in(&staging.path, target)
-}
-
 /// Where a folder is to go.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -112,22 +103,34 @@ impl Target {
     }
 }
 
-/// A folder in the making, deleted on drop (once it is in its place, its old name is gone).
-struct Staging {
+/// A hidden folder beside its target, in the making. Unless it is published, nothing is left of it.
+pub(crate) struct Staging {
     path: PathBuf,
+    target: Target,
 }
 
 impl Staging {
-    fn new(target: &Target) -> Result<Self> {
+    pub(crate) fn new(target: Target) -> Result<Self> {
         let path = target.hidden_sibling();
         fs::create_dir(&path).map_err(|error| Error::io(&target.parent, error))?;
-        Ok(Self { path })
+        Ok(Self { path, target })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the folder in its place. Its files were forced to disk by whoever wrote them.
+    pub(crate) fn publish(self) -> Result<()> {
+        sync_folder(&self.path).map_err(|error| Error::io(&self.target.path, error))?;
+        swap_in(&self.path, &self.target)
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Nothing can be done about a failure here, and the error that led here is reported.
+        // Once published there is no folder of this name. Nothing can be done about a failure here,
+        // and the error that led here is reported.
         let _ = fs::remove_dir_all(&self.path);
     }
 }
@@ -333,14 +336,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_nothing() {
+    fn an_abandoned_folder_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let target = Target::resolve(&root.path().join("target"), false).unwrap();
-        let result = publish(&target, |folder| {
-            fs::write(folder.join("half"), "1").unwrap();
-            Err(Error::Interrupted)
-        });
-        assert!(matches!(result, Err(Error::Interrupted)));
+        let staging = Staging::new(target).unwrap();
+        fs::write(staging.path().join("half"), "1").unwrap();
+        drop(staging);
         assert!(names(root.path()).is_empty());
     }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, TensorEntry};
 use super::schema::Element;
 use super::{MANIFEST_FILE, safetensors, sha256_hex};
 use crate::error::{Error, FormatError, Result};
@@ -55,6 +55,16 @@ impl Files {
         })
     }
 
+    /// Takes files that were just written to memory, by the tensors' names.
+    pub(crate) fn from_held(
+        manifest_bytes: Vec<u8>,
+        held: BTreeMap<String, Arc<Bytes>>,
+    ) -> Result<Self> {
+        let manifest =
+            Manifest::parse(&manifest_bytes).map_err(|kind| Error::format(MANIFEST_FILE, kind))?;
+        Ok(Self { location: String::new(), manifest, manifest_bytes, held })
+    }
+
     fn collect(
         location: String,
         manifest_bytes: Vec<u8>,
@@ -74,9 +84,40 @@ impl Files {
         self.manifest.tensors.get(name).map(|entry| &entry.shape[..])
     }
 
+    /// The dtype that the manifest gives a tensor, if there is such a tensor.
+    pub(crate) fn dtype(&self, name: &str) -> Option<&str> {
+        self.manifest.tensors.get(name).map(|entry| &entry.dtype[..])
+    }
+
     /// The first length of that shape, 0 if there is none; a tensor's real shape is checked later.
     pub(crate) fn len_of(&self, name: &str) -> usize {
         self.shape(name).and_then(<[usize]>::first).copied().unwrap_or(0)
+    }
+
+    /// The bytes of `index.json`.
+    pub(crate) fn manifest_bytes(&self) -> &[u8] {
+        &self.manifest_bytes
+    }
+
+    /// All tensors' names, those that this library doesn't know included.
+    pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.held.keys().map(String::as_str)
+    }
+
+    /// A tensor's whole file, and what the manifest says of it.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub(crate) fn file(&self, name: &str) -> (&TensorEntry, &[u8]) {
+        (&self.manifest.tensors[name], &self.held[name])
+    }
+
+    /// Bytes of a tensor, its file's header not counted.
+    pub(crate) fn data_bytes(&self, name: &str) -> Option<usize> {
+        let entry = self.manifest.tensors.get(name)?;
+        safetensors::data_start(self.held.get(name)?, name, &entry.dtype, &entry.shape)
+            .ok()
+            .map(|start| self.held[name].len() - start)
     }
 
     /// A tensor, which must have this shape and the dtype of `T`.
@@ -160,6 +201,7 @@ fn open_file(path: &Path, size: u64, loading: Loading) -> Result<Bytes> {
     check_size(&location, size, found)?;
     let bytes = match loading {
         Loading::Map => Bytes::map(&file),
+        Loading::Prefault => Bytes::map(&file).and_then(|bytes| bytes.prefault().map(|()| bytes)),
         Loading::Read => {
             let len = usize::try_from(size)
                 .map_err(|_| Error::OutOfMemory { what: "index tensors", bytes: usize::MAX })?;

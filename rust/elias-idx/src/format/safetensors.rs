@@ -2,7 +2,6 @@
 
 use ::safetensors::SafeTensors;
 
-use super::schema::NamedTensor;
 use crate::error::FormatError;
 use crate::storage::ALIGNMENT;
 
@@ -10,13 +9,9 @@ use crate::storage::ALIGNMENT;
 const LENGTH_BYTES: usize = 8;
 
 /// All bytes before the tensor's data: the header's length, the header, and spaces.
-pub(crate) fn header(tensor: &NamedTensor<'_>) -> Vec<u8> {
+pub(crate) fn header(name: &str, dtype: &str, shape: &[usize], data_bytes: usize) -> Vec<u8> {
     let json = format!(
-        r#"{{"{}":{{"dtype":"{}","shape":{:?},"data_offsets":[0,{}]}}}}"#,
-        tensor.name,
-        tensor.dtype,
-        tensor.shape,
-        tensor.bytes.len()
+        r#"{{"{name}":{{"dtype":"{dtype}","shape":{shape:?},"data_offsets":[0,{data_bytes}]}}}}"#
     );
     let data_start = (LENGTH_BYTES + json.len()).next_multiple_of(ALIGNMENT);
     let mut header = ((data_start - LENGTH_BYTES) as u64).to_le_bytes().to_vec();
@@ -59,8 +54,8 @@ mod tests {
     use super::*;
 
     fn file(values: &[f32]) -> Vec<u8> {
-        let tensor = NamedTensor::new("t", &[values.len()], values);
-        [header(&tensor), tensor.bytes.to_vec()].concat()
+        let data: &[u8] = bytemuck::cast_slice(values);
+        [&header("t", "F32", &[values.len()], data.len()), data].concat()
     }
 
     #[test]

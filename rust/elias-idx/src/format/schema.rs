@@ -1,4 +1,8 @@
-//! The tensors of version 1: their names, and one in serialisable form.
+//! The tensors of version 1: their names and dtypes, and the features that some of them are.
+
+use half::{bf16, f16};
+
+use crate::label_rows::Dtype;
 
 pub(crate) const CLUSTER_WEIGHTS: &str = "cluster_weights";
 pub(crate) const CLUSTER_BIAS: &str = "cluster_bias";
@@ -10,9 +14,13 @@ pub(crate) const LABEL_BIAS: &str = "label_bias";
 pub(crate) const LABEL_PROJECTION: &str = "label_projection";
 pub(crate) const LABEL_NAME_OFFSETS: &str = "label_name_offsets";
 pub(crate) const LABEL_NAME_BYTES: &str = "label_name_bytes";
+pub(crate) const CLUSTER_PANELS: &str = "cluster_panels";
+pub(crate) const CLUSTER_PANEL_META: &str = "cluster_panel_meta";
+pub(crate) const LABEL_CODES: &str = "label_codes";
+pub(crate) const LABEL_CODE_META: &str = "label_code_meta";
 
 /// All tensor names of version 1.
-pub(crate) const TENSORS: [&str; 10] = [
+pub(crate) const TENSORS: [&str; 14] = [
     CLUSTER_WEIGHTS,
     CLUSTER_BIAS,
     ADJACENCY_OFFSETS,
@@ -20,6 +28,22 @@ pub(crate) const TENSORS: [&str; 10] = [
     ADJACENCY_WEIGHTS,
     LABEL_WEIGHTS,
     LABEL_BIAS,
+    LABEL_PROJECTION,
+    LABEL_NAME_OFFSETS,
+    LABEL_NAME_BYTES,
+    CLUSTER_PANELS,
+    CLUSTER_PANEL_META,
+    LABEL_CODES,
+    LABEL_CODE_META,
+];
+
+/// Tensors that don't depend on the dtype of the label weights, nor on whether there is a screen.
+pub(crate) const CONVERTED_AS_THEY_ARE: [&str; 8] = [
+    CLUSTER_WEIGHTS,
+    CLUSTER_BIAS,
+    ADJACENCY_OFFSETS,
+    ADJACENCY_LABELS,
+    ADJACENCY_WEIGHTS,
     LABEL_PROJECTION,
     LABEL_NAME_OFFSETS,
     LABEL_NAME_BYTES,
@@ -43,27 +67,32 @@ impl Element for u32 {
 impl Element for u8 {
     const DTYPE: &'static str = "U8";
 }
-
-/// A tensor to write.
-pub(crate) struct NamedTensor<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) dtype: &'static str,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) bytes: &'a [u8],
+impl Element for i8 {
+    const DTYPE: &'static str = "I8";
 }
-
-impl<'a> NamedTensor<'a> {
-    pub(crate) fn new<T: Element>(name: &'static str, shape: &[usize], values: &'a [T]) -> Self {
-        let bytes = bytemuck::cast_slice(values);
-        Self { name, dtype: T::DTYPE, shape: shape.to_vec(), bytes }
-    }
-
-    pub(crate) fn file_name(&self) -> String {
-        file_name(self.name)
-    }
+impl Element for f16 {
+    const DTYPE: &'static str = "F16";
+}
+impl Element for bf16 {
+    const DTYPE: &'static str = "BF16";
 }
 
 /// The name of the file that a tensor is written to.
 pub(crate) fn file_name(tensor: &str) -> String {
     format!("{tensor}.safetensors")
+}
+
+/// What a reader must know to search an index whose label weights have this dtype.
+pub(crate) fn required_feature(dtype: Dtype) -> Option<&'static str> {
+    match dtype {
+        Dtype::Float32 => None,
+        Dtype::BFloat16 => Some("bfloat16_labels"),
+        Dtype::Float16 => Some("float16_labels"),
+        Dtype::Int8 => Some("int8_labels"),
+    }
+}
+
+/// Whether this library knows a feature.
+pub(crate) fn is_known_feature(feature: &str) -> bool {
+    Dtype::ALL.iter().any(|&dtype| required_feature(dtype) == Some(feature))
 }

@@ -1,66 +1,246 @@
-//! Writing an index: its files one by one, into a folder or into memory.
+//! Writing an index: each of its files piece by piece, to a folder or to memory, hashed on the way.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, IntoInnerError, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
 
 use super::manifest::{self, Dims, Manifest, TensorEntry};
-use super::publish::{self, Target};
-use super::schema::{self, NamedTensor};
-use super::{MANIFEST_FILE, safetensors, sha256_hex};
-use crate::error::{Error, Result};
+use super::publish::{Staging, Target};
+use super::read::Files;
+use super::schema::{self, Element};
+use super::{MANIFEST_FILE, hex, safetensors};
+use crate::error::{Error, FormatError, Result};
 use crate::index::Defaults;
+use crate::storage::{Bytes, Memory};
 
-/// Gives each file of an index to `emit` (its name, its bytes in parts), `index.json` last.
-pub(crate) fn emit_files(
-    tensors: &[NamedTensor<'_>],
-    dims: Dims,
-    defaults: Defaults,
-    mut emit: impl FnMut(&str, &[&[u8]]) -> Result<()>,
-) -> Result<()> {
-    let mut entries = BTreeMap::new();
-    for tensor in tensors {
-        let header = safetensors::header(tensor);
-        let parts = [&header[..], tensor.bytes];
-        emit(&tensor.file_name(), &parts)?;
-        let entry = TensorEntry {
-            file: tensor.file_name(),
-            dtype: tensor.dtype.to_owned(),
-            shape: tensor.shape.clone(),
-            bytes: (header.len() + tensor.bytes.len()) as u64,
-            sha256: sha256_hex(&parts),
+/// Where a new index goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'a> {
+    /// Memory.
+    Memory,
+    /// A folder, from which it is mapped. The folder appears when it is whole, or not at all.
+    Folder {
+        /// The folder.
+        path: &'a Path,
+        /// Whether an index that is there may be replaced.
+        overwrite: bool,
+    },
+}
+
+/// The files of an index in the making. One that isn't finished leaves nothing behind.
+pub(crate) struct Store {
+    place: Place,
+    entries: BTreeMap<String, TensorEntry>,
+}
+
+enum Place {
+    Memory(BTreeMap<String, Arc<Bytes>>),
+    Folder {
+        /// As the caller calls it.
+        path: PathBuf,
+        staging: Staging,
+    },
+}
+
+/// A finished index.
+pub(crate) enum Stored {
+    Memory(Box<Files>),
+    Folder(PathBuf),
+}
+
+impl Store {
+    /// # Errors
+    /// [`Error::Io`] where the folder can't be made, or what is there must not be replaced.
+    pub(crate) fn new(destination: Destination<'_>) -> Result<Self> {
+        let place = match destination {
+            Destination::Memory => Place::Memory(BTreeMap::new()),
+            Destination::Folder { path, overwrite } => {
+                let target = Target::resolve(path, overwrite)?;
+                if target.exists() {
+                    check_replaceable(target.path())?;
+                }
+                Place::Folder { path: path.to_path_buf(), staging: Staging::new(target)? }
+            }
         };
-        entries.insert(tensor.name.to_owned(), entry);
+        Ok(Self { place, entries: BTreeMap::new() })
     }
-    emit(MANIFEST_FILE, &[&Manifest::new(dims, defaults, entries).to_bytes()])
+
+    /// Begins a tensor, whose elements are then pushed in order; [`Store::add`] ends it.
+    pub(crate) fn tensor<T: Element>(
+        &self,
+        name: &'static str,
+        shape: &[usize],
+    ) -> Result<TensorWriter> {
+        let data_bytes =
+            shape.iter().try_fold(size_of::<T>(), |bytes, &len| bytes.checked_mul(len));
+        let too_large = || Error::OutOfMemory { what: "index tensors", bytes: usize::MAX };
+        let data_bytes = data_bytes.ok_or_else(too_large)?;
+        let header = safetensors::header(name, T::DTYPE, shape, data_bytes);
+        let file_bytes = data_bytes.checked_add(header.len()).ok_or_else(too_large)?;
+        let mut file = self.create(&schema::file_name(name), file_bytes)?;
+        file.write(&header)?;
+        Ok(TensorWriter { name, dtype: T::DTYPE, shape: shape.to_vec(), file, missing: data_bytes })
+    }
+
+    /// Ends a tensor.
+    pub(crate) fn add(&mut self, tensor: TensorWriter) -> Result<()> {
+        assert_eq!(tensor.missing, 0, "{} isn't whole", tensor.name);
+        let entry = TensorEntry {
+            file: schema::file_name(tensor.name),
+            dtype: tensor.dtype.to_owned(),
+            shape: tensor.shape,
+            bytes: 0,
+            sha256: String::new(),
+        };
+        self.end(tensor.name, tensor.file, entry)
+    }
+
+    /// A whole tensor.
+    pub(crate) fn put<T: Element>(
+        &mut self,
+        name: &'static str,
+        shape: &[usize],
+        values: &[T],
+    ) -> Result<()> {
+        let mut tensor = self.tensor::<T>(name, shape)?;
+        tensor.push(values)?;
+        self.add(tensor)
+    }
+
+    /// A copy of another index's tensor.
+    ///
+    /// # Errors
+    /// [`FormatError::Checksum`] where its file is damaged.
+    pub(crate) fn copy(&mut self, files: &Files, name: &str) -> Result<()> {
+        let (entry, bytes) = files.file(name);
+        let mut file = self.create(&entry.file, bytes.len())?;
+        file.write(bytes)?;
+        self.end(name, file, entry.clone())?;
+        if self.entries[name] == *entry {
+            return Ok(());
+        }
+        Err(files.error(&entry.file, FormatError::Checksum))
+    }
+
+    /// Writes the manifest and puts a folder in its place.
+    pub(crate) fn finish(
+        mut self,
+        dims: Dims,
+        defaults: Defaults,
+        required_feature: Option<&str>,
+    ) -> Result<Stored> {
+        let entries = std::mem::take(&mut self.entries);
+        self.publish(Manifest::new(dims, defaults, required_feature, entries).to_bytes())
+    }
+
+    /// [`Store::finish`] with the manifest of the index that all files were copied from.
+    pub(crate) fn publish(self, manifest: Vec<u8>) -> Result<Stored> {
+        if let Place::Folder { .. } = self.place {
+            let mut file = self.create(MANIFEST_FILE, manifest.len())?;
+            file.write(&manifest)?;
+            file.end()?;
+        }
+        match self.place {
+            Place::Memory(held) => Ok(Stored::Memory(Box::new(Files::from_held(manifest, held)?))),
+            Place::Folder { path, staging } => {
+                staging.publish()?;
+                Ok(Stored::Folder(path))
+            }
+        }
+    }
+
+    fn create(&self, name: &str, bytes: usize) -> Result<NewFile> {
+        let output = match &self.place {
+            Place::Memory(_) => Output::Memory { memory: Memory::zeroed(bytes)?, written: 0 },
+            Place::Folder { path, staging } => {
+                let created = File::create_new(staging.path().join(name));
+                let file = created.map_err(|error| Error::io(path, error))?;
+                // Rows may come one by one.
+                Output::Disk { file: BufWriter::with_capacity(1 << 16, file), folder: path.clone() }
+            }
+        };
+        Ok(NewFile { output, hasher: Sha256::new(), bytes: 0 })
+    }
+
+    fn end(&mut self, name: &str, file: NewFile, entry: TensorEntry) -> Result<()> {
+        let bytes = file.bytes;
+        let (sha256, memory) = file.end()?;
+        if let (Place::Memory(held), Some(memory)) = (&mut self.place, memory) {
+            held.insert(name.to_owned(), Arc::new(Bytes::Owned(memory)));
+        }
+        self.entries.insert(name.to_owned(), TensorEntry { bytes, sha256, ..entry });
+        Ok(())
+    }
 }
 
-/// Writes an index folder beside its target and swaps it in.
-pub(crate) fn save(
-    tensors: &[NamedTensor<'_>],
-    dims: Dims,
-    defaults: Defaults,
-    path: &Path,
-    overwrite: bool,
-) -> Result<()> {
-    let target = Target::resolve(path, overwrite)?;
-    if target.exists() {
-        check_replaceable(target.path())?;
-    }
-    publish::publish(&target, |folder| {
-        emit_files(tensors, dims, defaults, |name, parts| {
-            write_file(&folder.join(name), parts).map_err(|error| Error::io(path, error))
-        })
-    })
+/// A tensor in the making.
+pub(crate) struct TensorWriter {
+    name: &'static str,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    file: NewFile,
+    /// Bytes to come.
+    missing: usize,
 }
 
-fn write_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    for part in parts {
-        file.write_all(part)?;
+impl TensorWriter {
+    /// Appends elements, of the tensor's dtype and no more than its shape has.
+    pub(crate) fn push<T: Element>(&mut self, values: &[T]) -> Result<()> {
+        assert_eq!(T::DTYPE, self.dtype);
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        self.missing = self.missing.checked_sub(bytes.len()).expect("no more than the shape has");
+        self.file.write(bytes)
     }
-    file.sync_all()
+}
+
+/// A file in the making.
+struct NewFile {
+    output: Output,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+enum Output {
+    Memory { memory: Memory, written: usize },
+    Disk { file: BufWriter<File>, folder: PathBuf },
+}
+
+impl NewFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        // In pieces that are still in the cache when they are written after they were hashed.
+        for piece in bytes.chunks(1 << 17) {
+            self.hasher.update(piece);
+            match &mut self.output {
+                Output::Memory { memory, written } => {
+                    memory[*written..][..piece.len()].copy_from_slice(piece);
+                    *written += piece.len();
+                }
+                Output::Disk { file, folder } => {
+                    file.write_all(piece).map_err(|error| Error::io(folder, error))?;
+                }
+            }
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The file's checksum, and its bytes if they are in memory; on disk they are forced there.
+    fn end(self) -> Result<(String, Option<Memory>)> {
+        let memory = match self.output {
+            Output::Memory { memory, .. } => Some(memory),
+            Output::Disk { file, folder } => {
+                let file = file.into_inner().map_err(IntoInnerError::into_error);
+                let synced = file.and_then(|file| file.sync_all());
+                synced.map_err(|error| Error::io(&folder, error))?;
+                None
+            }
+        };
+        Ok((hex(self.hasher), memory))
+    }
 }
 
 /// Refuses to replace a folder that isn't an index, or that holds anything else as well.

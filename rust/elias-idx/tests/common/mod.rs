@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use elias_idx::{Defaults, Index, IndexParts, LabelNames, SearchOptions};
+use elias_idx::{Defaults, Dtype, Index, IndexParts, LabelNames, SearchOptions};
 
 /// The files of an index, by name.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -95,6 +95,10 @@ impl Model {
     }
 
     pub(crate) fn build_with_names(&self, names: Option<&LabelNames>) -> Index {
+        self.build_as(Dtype::Float32, true, names)
+    }
+
+    pub(crate) fn build_as(&self, dtype: Dtype, screen: bool, names: Option<&LabelNames>) -> Index {
         let mut offsets = vec![0];
         let (mut labels, mut weights) = (Vec::new(), Vec::new());
         for row in &self.rows {
@@ -117,15 +121,21 @@ impl Model {
             label_projection: self.label_projection.as_deref(),
             label_names: names,
             defaults: Defaults { alpha: self.alpha, ..Defaults::default() },
+            dtype,
+            screen,
         })
         .unwrap()
     }
 
     /// A small index with everything that an index can have.
     pub(crate) fn complete() -> Index {
+        Self::complete_as(Dtype::Float32, true)
+    }
+
+    pub(crate) fn complete_as(dtype: Dtype, screen: bool) -> Index {
         let model = Self::random(7, 5, 4, 6, 3).with_projection(8, 3);
         let names: Vec<String> = (0..6).map(|label| format!("näme {label}")).collect();
-        model.build_with_names(Some(&LabelNames::new(&names).unwrap()))
+        model.build_as(dtype, screen, Some(&LabelNames::new(&names).unwrap()))
     }
 }
 
