@@ -59,6 +59,16 @@ impl Error {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArgumentError {
+    /// The environment asks for kernels that there are none of.
+    #[error("the environment variable {variable} is '{found}': this machine has {available}")]
+    UnknownLevel {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        available: String,
+    },
     /// An array's length doesn't fit the others.
     #[error("{name} must have {expected} values, got {received}")]
     WrongLength {
@@ -99,6 +109,42 @@ pub enum ArgumentError {
         /// The value found there.
         value: f32,
     },
+    /// A value is beyond what the index's dtype holds.
+    #[error(
+        "{name}[{position}] is {value}, beyond the {limit} that {dtype} can hold: use another dtype"
+    )]
+    TooLarge {
+        /// The argument.
+        name: &'static str,
+        /// Its row and column, as text: `3, 17`.
+        position: String,
+        /// The value found there.
+        value: f32,
+        /// The dtype's name.
+        dtype: &'static str,
+        /// The largest value of that dtype.
+        limit: f32,
+    },
+    /// A name that no dtype has.
+    #[error("dtype must be 'float32', 'bfloat16', 'float16' or 'int8', got '{0}'")]
+    BadDtype(String),
+    /// Rows are too wide for 8-bit codes.
+    #[error("dtype int8 takes at most {limit} dimensions, got {received}: use another dtype")]
+    TooWide {
+        /// The largest number of dimensions.
+        limit: usize,
+        /// D'.
+        received: usize,
+    },
+    /// The rows that another dtype would be made of are gone.
+    #[error("an int8 index can't become {dtype}: start from the index that it was made of")]
+    NoExactRows {
+        /// The dtype that was asked for.
+        dtype: &'static str,
+    },
+    /// An index in the making missed something.
+    #[error("an earlier push to this writer failed: start over")]
+    BrokenWriter,
     /// Alpha isn't a finite positive number.
     #[error("alpha must be finite and positive, got {0}")]
     BadAlpha(f64),

@@ -43,13 +43,26 @@ mod label_rows;
 mod matrix;
 mod panels;
 mod quantize;
+mod query_codes;
+mod screen;
 mod search;
 mod storage;
+mod threads;
 
-pub use build::IndexParts;
+pub use build::{IndexParts, IndexWriter};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use format::publish::replace_folder;
+pub use format::write::Destination;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
-pub use label_rows::Dtype;
+pub use label_rows::{Dtype, LabelWeights};
+/// The instruction set that searches use on this machine: `portable`, `avx2` or `avx512`. The environment
+/// variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.
+///
+/// # Errors
+/// [`ArgumentError::UnknownLevel`] where the variable names none that the machine has.
+pub fn instruction_set() -> Result<&'static str> {
+    Ok(kernels::Kernels::detect()?.name())
+}
+
 pub use search::{Hits, HitsMut, SearchOptions};

@@ -7,6 +7,10 @@
 //!
 //! All functions here are `inline(always)`: they take on the instruction set of their caller.
 
+use half::{bf16, f16};
+
+use super::{ExpSums, MAXIMA_CHUNK, prefetch};
+use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
 
 /// A few `f32`s that are computed on together.
@@ -27,10 +31,80 @@ pub(super) trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// The `count < LANES` values at `from`, which must be readable, then zeros.
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
+    /// The `LANES` values at `from`, which must be readable, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// The `LANES` values at `from`, which must be readable, widened.
+    unsafe fn load_f16(from: *const f16) -> Self;
+    /// The `LANES` values at `from`, which must be readable, widened.
+    unsafe fn load_i8(from: *const i8) -> Self;
     /// `self + a · b`.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(self) -> f32;
+}
+
+/// What rows are stored as: something that widens to `f32` without error.
+pub(super) trait Stored<V>: Copy + Default {
+    /// The `LANES` values at `from`.
+    ///
+    /// # Safety
+    /// `V`'s instruction set must be there, and the values readable.
+    unsafe fn load(from: *const Self) -> V;
+
+    /// The `count < LANES` values at `from`, then zeros.
+    ///
+    /// # Safety
+    /// `V`'s instruction set must be there, and `count` values readable.
+    #[inline(always)]
+    unsafe fn load_partial(from: *const Self, count: usize) -> V {
+        let mut values = [Self::default(); MAX_LANES];
+        // SAFETY: the caller promises the values, and that they are fewer than there are lanes.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, values.as_mut_ptr(), count);
+            Self::load(values.as_ptr())
+        }
+    }
+}
+
+/// Lanes of the widest vector.
+const MAX_LANES: usize = 16;
+
+impl<V: Vector> Stored<V> for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> V {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> V {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load_partial(from, count) }
+    }
+}
+
+impl<V: Vector> Stored<V> for bf16 {
+    #[inline(always)]
+    unsafe fn load(from: *const bf16) -> V {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load_bf16(from) }
+    }
+}
+
+impl<V: Vector> Stored<V> for f16 {
+    #[inline(always)]
+    unsafe fn load(from: *const f16) -> V {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load_f16(from) }
+    }
+}
+
+impl<V: Vector> Stored<V> for i8 {
+    #[inline(always)]
+    unsafe fn load(from: *const i8) -> V {
+        // SAFETY: as promised by the caller.
+        unsafe { V::load_i8(from) }
+    }
 }
 
 /// Plain arrays, for any machine.
@@ -60,6 +134,24 @@ impl Vector for Portable {
         // SAFETY: the caller promises that `count` values are readable and fewer than the lanes.
         unsafe { std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count) };
         Self(lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller promises that the values are readable; arrays need no more alignment.
+        Self(unsafe { from.cast::<[bf16; 8]>().read() }.map(bf16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { from.cast::<[f16; 8]>().read() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { from.cast::<[i8; 8]>().read() }.map(f32::from))
     }
 
     #[inline(always)]
@@ -164,7 +256,7 @@ unsafe fn store<V: Vector, const R: usize, const Q: usize>(
     assert!(rows.len() >= R * dim && queries.len() >= Q * dim);
     // SAFETY: the lengths were checked just now; the set is promised by the caller.
     let products = unsafe {
-        tile::<V, R, Q>(
+        tile::<V, f32, R, Q>(
             std::array::from_fn(|r| rows.as_ptr().add(r * dim)),
             std::array::from_fn(|q| queries.as_ptr().add(q * dim)),
             dim,
@@ -176,36 +268,69 @@ unsafe fn store<V: Vector, const R: usize, const Q: usize>(
     Q
 }
 
+/// Rows that are fetched ahead of their use.
+const PREFETCH_ROWS: usize = 4;
+
 /// See [`super::Kernels::linear_rows`], which checks the lengths.
 ///
 /// # Safety
 /// `V`'s instruction set must be there.
 #[inline(always)]
 pub(super) unsafe fn linear_rows<V: Vector>(
-    rows: MatrixView<'_>,
+    rows: ExactRows<'_>,
     bias: &[f32],
     ids: &[u32],
     query: &[f32],
     out: &mut [f32],
 ) {
-    let dim = rows.cols();
-    let start = |id: u32| rows.values()[id as usize * dim..][..dim].as_ptr();
-    let whole = ids.len() / TILE_ROWS * TILE_ROWS;
-    for (ids, out) in
-        ids[..whole].chunks_exact(TILE_ROWS).zip(out[..whole].chunks_exact_mut(TILE_ROWS))
-    {
-        let starts: [_; TILE_ROWS] = std::array::from_fn(|i| start(ids[i]));
-        // SAFETY: each start is that of a row of `dim` values, as is the query's; the set is
-        // promised by the caller.
-        let products = unsafe { tile::<V, TILE_ROWS, 1>(starts, [query.as_ptr()], dim) };
-        for ((out, product), &id) in out.iter_mut().zip(products[0]).zip(ids) {
-            *out = product + bias[id as usize];
+    // SAFETY: as promised by the caller.
+    unsafe {
+        match rows {
+            ExactRows::Float32(rows) => dot_rows::<V, _>(rows, ids, query, out),
+            ExactRows::BFloat16(rows) => dot_rows::<V, _>(rows, ids, query, out),
+            ExactRows::Float16(rows) => dot_rows::<V, _>(rows, ids, query, out),
+            ExactRows::Int8(rows) => {
+                dot_rows::<V, _>(rows.codes, ids, query, out);
+                for (out, &id) in out.iter_mut().zip(ids) {
+                    *out *= rows.meta[id as usize].scale;
+                }
+            }
         }
     }
-    for (out, &id) in out[whole..].iter_mut().zip(&ids[whole..]) {
-        // SAFETY: as above.
-        let product = unsafe { tile::<V, 1, 1>([start(id)], [query.as_ptr()], dim) };
-        *out = product[0][0] + bias[id as usize];
+    for (out, &id) in out.iter_mut().zip(ids) {
+        *out += bias[id as usize];
+    }
+}
+
+/// `out[i] = rows[ids[i]] · query`.
+///
+/// # Safety
+/// `V`'s instruction set must be there, and the query must be as long as the rows.
+#[inline(always)]
+unsafe fn dot_rows<V: Vector, E: Stored<V>>(
+    rows: MatrixView<'_, E>,
+    ids: &[u32],
+    query: &[f32],
+    out: &mut [f32],
+) {
+    let dim = rows.cols();
+    let start = |id: u32| rows.row(id as usize).as_ptr();
+    for (chunk, (four, out)) in ids.chunks(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS)).enumerate() {
+        for &id in ids.iter().skip(TILE_ROWS * chunk + PREFETCH_ROWS).take(TILE_ROWS) {
+            prefetch(start(id).cast(), size_of::<E>() * dim);
+        }
+        // SAFETY: each start is that of a row of `dim` values, as is the query's; the set is
+        // promised by the caller.
+        unsafe {
+            if let &[a, b, c, d] = four {
+                let starts = [start(a), start(b), start(c), start(d)];
+                out.copy_from_slice(&tile::<V, E, TILE_ROWS, 1>(starts, [query.as_ptr()], dim)[0]);
+            } else {
+                for (out, &id) in out.iter_mut().zip(four) {
+                    *out = tile::<V, E, 1, 1>([start(id)], [query.as_ptr()], dim)[0][0];
+                }
+            }
+        }
     }
 }
 
@@ -214,8 +339,8 @@ pub(super) unsafe fn linear_rows<V: Vector>(
 /// # Safety
 /// `V`'s instruction set must be there, and `dim` values must be readable at each pointer.
 #[inline(always)]
-unsafe fn tile<V: Vector, const R: usize, const Q: usize>(
-    rows: [*const f32; R],
+unsafe fn tile<V: Vector, E: Stored<V>, const R: usize, const Q: usize>(
+    rows: [*const E; R],
     queries: [*const f32; Q],
     dim: usize,
 ) -> [[f32; R]; Q] {
@@ -229,7 +354,7 @@ unsafe fn tile<V: Vector, const R: usize, const Q: usize>(
         let mut at = 0;
         while at < whole {
             for r in 0..R {
-                row_values[r] = V::load(rows[r].add(at));
+                row_values[r] = E::load(rows[r].add(at));
             }
             for q in 0..Q {
                 let query_values = V::load(queries[q].add(at));
@@ -241,7 +366,7 @@ unsafe fn tile<V: Vector, const R: usize, const Q: usize>(
         }
         if whole < dim {
             for r in 0..R {
-                row_values[r] = V::load_partial(rows[r].add(whole), dim - whole);
+                row_values[r] = E::load_partial(rows[r].add(whole), dim - whole);
             }
             for q in 0..Q {
                 let query_values = V::load_partial(queries[q].add(whole), dim - whole);
@@ -263,6 +388,75 @@ unsafe fn tile<V: Vector, const R: usize, const Q: usize>(
 const WIDE: usize = 32;
 /// Values that are summed in f32 before the sum is added up in f64.
 const SUM_BLOCK: usize = 1024;
+
+/// See [`super::Kernels::exp_sums`].
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn exp_sums<V: Vector>(logits: &[f32]) -> ExpSums {
+    let max = max(logits);
+    let (mut sum, mut squares) = (0.0, 0.0);
+    for block in logits.chunks(SUM_BLOCK) {
+        let mut lanes = ([0.0; WIDE], [0.0; WIDE]);
+        let mut chunks = block.chunks_exact(WIDE);
+        for chunk in &mut chunks {
+            add_exps::<V>(chunk, max, &mut lanes);
+        }
+        add_exps::<V>(chunks.remainder(), max, &mut lanes);
+        sum += f64::from(tree_sum(lanes.0));
+        squares += f64::from(tree_sum(lanes.1));
+    }
+    ExpSums { max, sum, squares }
+}
+
+/// Adds each exp(logit − max), and its square, in a lane of its own.
+#[inline(always)]
+fn add_exps<V: Vector>(logits: &[f32], max: f32, lanes: &mut ([f32; WIDE], [f32; WIDE])) {
+    for ((logit, sum), square) in logits.iter().zip(&mut lanes.0).zip(&mut lanes.1) {
+        let e = exp::<V>(logit - max);
+        *sum += e;
+        *square += e * e;
+    }
+}
+
+/// See [`super::Kernels::exp_scores`].
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn exp_scores<V: Vector>(logits: &mut [f32], max: f32, scale: f32) {
+    for logit in logits {
+        *logit = (exp::<V>(finite(*logit) - max) * scale).min(1.0);
+    }
+}
+
+/// See [`super::Kernels::chunk_maxima`], which checks the lengths.
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn chunk_maxima<V: Vector>(values: &[f32], out: &mut [f32]) {
+    for (chunk, out) in values.chunks(MAXIMA_CHUNK).zip(out) {
+        *out = max(chunk);
+    }
+}
+
+/// The largest value; NaN is passed over.
+#[inline(always)]
+fn max(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; WIDE];
+    let mut chunks = values.chunks_exact(WIDE);
+    for chunk in &mut chunks {
+        for (value, lane) in chunk.iter().zip(&mut lanes) {
+            *lane = if *value > *lane { *value } else { *lane };
+        }
+    }
+    for (value, lane) in chunks.remainder().iter().zip(&mut lanes) {
+        *lane = if *value > *lane { *value } else { *lane };
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
 
 /// See [`super::Kernels::cluster_scores`].
 ///

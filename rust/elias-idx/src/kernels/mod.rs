@@ -6,25 +6,56 @@
 //! queries are grouped, so a result doesn't depend on the batch that it is computed in.
 
 mod generic;
+mod int8;
+mod select;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64_int8;
 
+use std::ffi::OsStr;
 use std::sync::OnceLock;
 
+use crate::error::ArgumentError;
+use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
-use generic::Portable;
+use crate::panels::{PANEL_ROWS, PanelsView};
+use crate::quantize::CodedRowsView;
+use crate::query_codes::{QueryCodesSlice, QueryCodesView};
 
-/// An instruction set that this machine has.
+/// An instruction set that kernels are compiled for, from the slowest to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Level {
     /// What the compiler makes of plain arrays.
     Portable,
-    /// AVX2 with fused multiply-add.
+    /// AVX2 with fused multiply-add and half precision.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512F.
+    /// AVX-512 with byte instructions and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+}
+
+impl Level {
+    /// What [`LEVEL_VARIABLE`] calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+/// The environment variable that chooses a level below the best one.
+const LEVEL_VARIABLE: &str = "ELIAS_IDX_ISA";
+
+/// Where bounds of logits go, those of each row: the exact logit lies between them.
+pub(crate) struct LogitBounds<'a> {
+    pub(crate) upper: &'a mut [f32],
+    pub(crate) lower: &'a mut [f32],
 }
 
 /// The kernels for one instruction set. Only [`Kernels::detect`] and [`Kernels::available`] make
@@ -34,12 +65,24 @@ pub(crate) struct Kernels {
     level: Level,
 }
 
+/// Sums over exp(logit − `max`), `max` being the largest logit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpSums {
+    pub(crate) max: f32,
+    pub(crate) sum: f64,
+    /// The sum of squares.
+    pub(crate) squares: f64,
+}
+
+/// Values that [`Kernels::chunk_maxima`] takes the largest of.
+pub(crate) const MAXIMA_CHUNK: usize = 64;
+
 /// Calls a kernel at the level of `$self`.
 macro_rules! dispatch {
-    ($self:ident, $kernel:ident($($argument:expr),*)) => {
+    ($self:ident, $module:ident::$kernel:ident($($argument:expr),*)) => {
         match $self.level {
             // SAFETY: the portable vector needs no instruction set beyond the target's own.
-            Level::Portable => unsafe { generic::$kernel::<Portable>($($argument),*) },
+            Level::Portable => unsafe { $module::$kernel::<$module::Portable>($($argument),*) },
             // SAFETY: a `Kernels` of this level exists only where the set was detected.
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => unsafe { x86_64::avx2::$kernel($($argument),*) },
@@ -51,10 +94,38 @@ macro_rules! dispatch {
 }
 
 impl Kernels {
-    /// The best kernels that this machine can run.
-    pub(crate) fn detect() -> Self {
-        static DETECTED: OnceLock<Kernels> = OnceLock::new();
-        *DETECTED.get_or_init(|| *Self::available().last().expect("there is a portable level"))
+    /// The kernels of the level that `ELIAS_IDX_ISA` names, without it the best that this machine can
+    /// run. The variable is read once.
+    ///
+    /// # Errors
+    /// [`ArgumentError::UnknownLevel`] where the machine doesn't have the level.
+    pub(crate) fn detect() -> Result<Self, ArgumentError> {
+        static DETECTED: OnceLock<Result<Kernels, ArgumentError>> = OnceLock::new();
+        let detect = || Self::named(std::env::var_os(LEVEL_VARIABLE).as_deref());
+        DETECTED.get_or_init(detect).clone()
+    }
+
+    /// The kernels of a level, the best one if there is no name or an empty one.
+    fn named(name: Option<&OsStr>) -> Result<Self, ArgumentError> {
+        let available = Self::available();
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Ok(*available.last().expect("there is a portable level"));
+        };
+        let found = available.iter().find(|kernels| name == kernels.name());
+        found.copied().ok_or_else(|| ArgumentError::UnknownLevel {
+            variable: LEVEL_VARIABLE,
+            found: name.to_string_lossy().into_owned(),
+            available: available
+                .iter()
+                .map(|kernels| kernels.name())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+    }
+
+    /// The level's name.
+    pub(crate) fn name(self) -> &'static str {
+        self.level.name()
     }
 
     /// All kernels that this machine can run, the slowest first.
@@ -62,9 +133,16 @@ impl Kernels {
         let mut levels = vec![Level::Portable];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            let has_avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let has_avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni");
+            if has_avx2 {
                 levels.push(Level::Avx2);
-                if is_x86_feature_detected!("avx512f") {
+                if has_avx512 {
                     levels.push(Level::Avx512);
                 }
             }
@@ -83,37 +161,131 @@ impl Kernels {
         assert_eq!(rows.cols(), queries.cols());
         assert_eq!(out.len(), rows.rows() * queries.rows());
         assert!(bias.is_none_or(|bias| bias.len() == rows.rows()));
-        dispatch!(self, linear(rows, bias, queries, out));
+        dispatch!(self, generic::linear(rows, bias, queries, out));
     }
 
-    /// `out[i] = rows[ids[i]] · query + bias[ids[i]]`.
+    /// `out[i] = rows[ids[i]] · query + bias[ids[i]]`, exactly but for float rounding.
     ///
     /// # Panics
     /// If an id is no row.
     pub(crate) fn linear_rows(
         self,
-        rows: MatrixView<'_>,
+        rows: ExactRows<'_>,
         bias: &[f32],
         ids: &[u32],
         query: &[f32],
         out: &mut [f32],
     ) {
         assert_eq!(rows.cols(), query.len());
-        assert_eq!(rows.rows(), bias.len());
         assert_eq!(ids.len(), out.len());
-        dispatch!(self, linear_rows(rows, bias, ids, query, out));
+        dispatch!(self, generic::linear_rows(rows, bias, ids, query, out));
+    }
+
+    /// The screened logits of the rows of panels `first` to `end`, exclusive, for all queries: `out`
+    /// \[Q, `stride`\], of which the first 16 · (`end` − `first`) columns are used. Rows that are missing
+    /// from the last panel get one too.
+    pub(crate) fn scan_panels(
+        self,
+        panels: PanelsView<'_>,
+        (first, end): (usize, usize),
+        queries: QueryCodesSlice<'_>,
+        out: &mut [f32],
+        stride: usize,
+    ) {
+        assert!(first <= end && end <= panels.len() && (end - first) * PANEL_ROWS <= stride);
+        assert!(out.len() >= queries.len() * stride);
+        dispatch!(self, int8::scan_panels(panels, (first, end), queries, out, stride));
+    }
+
+    /// Bounds of the logits of `rows[ids]` for a query, from both parts of its codes.
+    ///
+    /// # Panics
+    /// If an id is no row.
+    pub(crate) fn coded_rows(
+        self,
+        rows: CodedRowsView<'_>,
+        ids: &[u32],
+        query: QueryCodesView<'_>,
+        bounds: LogitBounds<'_>,
+    ) {
+        assert!(query.high.len() >= rows.codes.cols() && query.low.len() >= rows.codes.cols());
+        assert!(ids.len() == bounds.upper.len() && ids.len() == bounds.lower.len());
+        dispatch!(self, int8::coded_rows(rows, ids, query, bounds));
+    }
+
+    /// Bounds of the logits of `rows[ids[i]]` for query `of_queries[i]`, for all i, from the first part
+    /// of the queries' codes. Fast where equal ids follow one another.
+    ///
+    /// # Panics
+    /// If an id is no row, or no query.
+    pub(crate) fn coded_pairs(
+        self,
+        rows: CodedRowsView<'_>,
+        ids: &[u32],
+        queries: QueryCodesSlice<'_>,
+        of_queries: &[u16],
+        bounds: LogitBounds<'_>,
+    ) {
+        assert!(queries.stride() >= rows.codes.cols() && ids.len() == of_queries.len());
+        assert!(ids.len() == bounds.upper.len() && ids.len() == bounds.lower.len());
+        dispatch!(self, int8::coded_pairs(rows, ids, queries, of_queries, bounds));
+    }
+
+    /// What a softmax over `logits` divides by. The order of the sums depends on nothing but their number.
+    pub(crate) fn exp_sums(self, logits: &[f32]) -> ExpSums {
+        dispatch!(self, generic::exp_sums(logits))
+    }
+
+    /// Replaces logits by `min(1, scale · exp(logit − max))`.
+    pub(crate) fn exp_scores(self, logits: &mut [f32], max: f32, scale: f32) {
+        dispatch!(self, generic::exp_scores(logits, max, scale));
+    }
+
+    /// The largest of every [`MAXIMA_CHUNK`] values.
+    pub(crate) fn chunk_maxima(self, values: &[f32], out: &mut [f32]) {
+        assert_eq!(values.len().div_ceil(MAXIMA_CHUNK), out.len());
+        dispatch!(self, generic::chunk_maxima(values, out));
     }
 
     /// Replaces logits by `min(1, alpha · softmax)`.
     pub(crate) fn cluster_scores(self, logits: &mut [f32], alpha: f64) {
-        dispatch!(self, cluster_scores(logits, alpha));
+        dispatch!(self, generic::cluster_scores(logits, alpha));
     }
 
     /// Replaces logits by `path_scores · sigmoid(logits)`.
     pub(crate) fn final_scores(self, logits: &mut [f32], path_scores: &[f32]) {
         assert_eq!(logits.len(), path_scores.len());
-        dispatch!(self, final_scores(logits, path_scores));
+        dispatch!(self, generic::final_scores(logits, path_scores));
     }
+
+    /// The `k`-th largest value, counted from 1; 0 and −0 are the same, and there must be no NaN.
+    ///
+    /// # Panics
+    /// If there are fewer than `k` values, or `k` is 0.
+    pub(crate) fn kth_largest(self, values: &[f32], k: usize) -> f32 {
+        assert!((1..=values.len()).contains(&k));
+        dispatch!(self, select::kth_largest(values, k))
+    }
+
+    /// How many values are `least` or more.
+    pub(crate) fn count_from(self, values: &[f32], least: f32) -> usize {
+        dispatch!(self, select::count_from(values, least))
+    }
+}
+
+/// Asks for the cache lines of `len` bytes.
+#[inline(always)]
+fn prefetch(from: *const i8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..len).step_by(64) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (from, len);
 }
 
 #[cfg(test)]

@@ -1,7 +1,15 @@
 //! Every level is held to the same naive sums in f64.
 
-use super::generic::exp;
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+use super::generic::{Portable, exp};
 use super::*;
+use crate::matrix::{Matrix, Tensor};
+use crate::panels::{self, Panels};
+use crate::quantize::{CodedRows, RowMeta, quantize_row};
+use crate::query_codes::QueryCodes;
+use crate::screen;
 
 /// Numbers that look random, the same in every run.
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -19,13 +27,19 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-const DIMS: [usize; 10] = [1, 2, 7, 16, 31, 63, 64, 65, 100, 768];
+const DIMS: [usize; 11] = [1, 2, 7, 16, 31, 63, 64, 65, 100, 768, 1024];
 
 #[test]
 fn levels_are_found() {
     let levels = Kernels::available();
     assert_eq!(levels[0].level, Level::Portable);
-    assert_eq!(levels.last().unwrap().level, Kernels::detect().level);
+    assert_eq!(levels.last().unwrap().level, Kernels::named(None).unwrap().level);
+    assert_eq!(levels.last().unwrap().level, Kernels::named(Some("".as_ref())).unwrap().level);
+    for kernels in levels {
+        assert_eq!(Kernels::named(Some(kernels.name().as_ref())).unwrap().level, kernels.level);
+    }
+    let error = Kernels::named(Some("avx1024".as_ref())).unwrap_err().to_string();
+    assert!(error.contains("ELIAS_IDX_ISA is 'avx1024': this machine has portable"), "{error}");
 }
 
 #[test]
@@ -64,7 +78,7 @@ fn a_dot_product_is_the_same_in_any_company() {
                 let mut alone = vec![0.0; 11];
                 kernels.linear(rows, Some(&bias), MatrixView::new(query, dim), &mut alone);
                 assert_eq!(alone, together);
-                kernels.linear_rows(rows, &bias, &ids, query, &mut alone);
+                kernels.linear_rows(ExactRows::Float32(rows), &bias, &ids, query, &mut alone);
                 alone.reverse();
                 assert_eq!(alone, together);
             }
@@ -76,13 +90,211 @@ fn a_dot_product_is_the_same_in_any_company() {
 #[should_panic]
 fn an_id_that_is_no_row_panics() {
     let rows = [0.0; 4];
-    Kernels::detect().linear_rows(
-        MatrixView::new(&rows, 2),
+    Kernels::named(None).unwrap().linear_rows(
+        ExactRows::Float32(MatrixView::new(&rows, 2)),
         &[0.0; 2],
         &[2],
         &[0.0; 2],
         &mut [0.0],
     );
+}
+
+#[test]
+fn stored_dtypes_give_the_product_of_what_they_hold() {
+    for dim in DIMS {
+        let (rows, query, bias) = (numbers(9 * dim, 1), numbers(dim, 2), numbers(9, 3));
+        let halves: Vec<f16> = rows.iter().map(|&value| f16::from_f32(value)).collect();
+        let brains: Vec<bf16> = rows.iter().map(|&value| bf16::from_f32(value)).collect();
+        let coded = coded_rows(&rows, &bias, dim);
+        let code = |i: usize| f32::from(coded.view().codes.values()[i]);
+        let scale = |i: usize| coded.view().meta[i / dim].scale;
+        let indices = || 0..9 * dim;
+        let cases = [
+            (
+                ExactRows::Float16(MatrixView::new(&halves, dim)),
+                indices().map(|i| halves[i].to_f32()).collect::<Vec<f32>>(),
+            ),
+            (
+                ExactRows::BFloat16(MatrixView::new(&brains, dim)),
+                indices().map(|i| brains[i].to_f32()).collect(),
+            ),
+            (ExactRows::Int8(coded.view()), indices().map(|i| code(i) * scale(i)).collect()),
+        ];
+        let ids = [8, 0, 3, 3, 7, 1];
+        for (stored, values) in cases {
+            for kernels in Kernels::available() {
+                let mut out = [0.0; 6];
+                kernels.linear_rows(stored, &bias, &ids, &query, &mut out);
+                for (&id, value) in ids.iter().zip(out) {
+                    let id = id as usize;
+                    let exact = dot(&values[id * dim..][..dim], &query) + f64::from(bias[id]);
+                    let tolerance = 1e-6 * (1.0 + (dim as f64).sqrt());
+                    assert!((f64::from(value) - exact).abs() < tolerance, "{kernels:?} {dim}");
+                }
+            }
+        }
+    }
+}
+
+/// Rows of codes.
+fn coded_rows(rows: &[f32], bias: &[f32], dim: usize) -> CodedRows {
+    let mut codes = vec![0; rows.len()];
+    let rows = rows.chunks(dim).zip(codes.chunks_mut(dim)).zip(bias);
+    let meta: Vec<RowMeta> =
+        rows.map(|((row, codes), &bias)| RowMeta { bias, ..quantize_row(row, codes) }).collect();
+    let codes = Matrix::new(Tensor::copy_of(&codes).unwrap(), dim);
+    CodedRows { codes, meta: Tensor::copy_of(&meta).unwrap() }
+}
+
+/// Coded rows, as rows and as panels, and coded queries.
+fn coded(
+    rows: &[f32],
+    bias: &[f32],
+    queries: &[f32],
+    dim: usize,
+) -> (CodedRows, Panels, QueryCodes) {
+    let rows = coded_rows(rows, bias, dim);
+    let len = panels::panel_len(dim);
+    let mut packed = vec![0; rows.view().codes.rows().div_ceil(PANEL_ROWS) * len];
+    let sixteen = rows.view().codes.values().chunks(PANEL_ROWS * dim);
+    packed.chunks_mut(len).zip(sixteen).for_each(|(panel, codes)| {
+        panels::pack_panel(codes, dim, panel);
+    });
+    let panels = Panels::new(Tensor::copy_of(&packed).unwrap(), rows.meta.clone(), dim);
+    let mut codes = QueryCodes::default();
+    codes.clear(dim);
+    queries.chunks(dim).for_each(|query| codes.push(query));
+    (rows, panels, codes)
+}
+
+#[test]
+fn products_of_codes_are_exact_at_every_level_and_in_any_company() {
+    for dim in DIMS {
+        for (num_rows, num_queries) in [(1, 1), (16, 4), (35, 7), (70, 1), (33, 6)] {
+            let (rows, queries) = (numbers(num_rows * dim, 1), numbers(num_queries * dim, 2));
+            let bias = numbers(num_rows, 3);
+            let (rows, panels, codes) = coded(&rows, &bias, &queries, dim);
+            let (rows, panels, codes) = (rows.view(), panels.view(), codes.slice());
+            let sum = |row: usize, query: &[i8]| -> i32 {
+                let pairs = rows.codes.row(row).iter().zip(query);
+                pairs.map(|(&a, &b)| i32::from(a) * i32::from(b)).sum()
+            };
+            let logit = |row: usize, query: usize, fine: bool| {
+                let query = codes.get(query);
+                let low = if fine { sum(row, query.low) } else { 0 };
+                let meta = &rows.meta[row];
+                let high = sum(row, query.high);
+                int8::logit(high, low, query.meta, meta.scale, meta.bias)
+            };
+            for kernels in Kernels::available() {
+                let stride = panels.len() * PANEL_ROWS;
+                let mut logits = vec![f32::NAN; num_queries * stride];
+                kernels.scan_panels(panels, (0, panels.len()), codes, &mut logits, stride);
+                for (at, &found) in logits.iter().enumerate() {
+                    let (query, row) = (at / stride, at % stride);
+                    if row < num_rows {
+                        assert_eq!(found, logit(row, query, true), "{kernels:?} {dim}");
+                    }
+                }
+                let ids: Vec<u32> = (0..num_rows as u32).rev().collect();
+                let (mut upper, mut lower) = (vec![0.0; num_rows], vec![0.0; num_rows]);
+                for query in 0..num_queries {
+                    let bounds = LogitBounds { upper: &mut upper, lower: &mut lower };
+                    kernels.coded_rows(rows, &ids, codes.get(query), bounds);
+                    for (i, &id) in ids.iter().enumerate() {
+                        let (meta, query_meta) = (&rows.meta[id as usize], codes.get(query).meta);
+                        let rounding = screen::rounding(dim);
+                        let error =
+                            screen::error_bound(meta, query_meta, query_meta.residual, rounding);
+                        let expected = logit(id as usize, query, true);
+                        assert_eq!((upper[i], lower[i]), (expected + error, expected - error));
+                    }
+                }
+                // Rows with 1, 2, ... queries each, more than are taken at once.
+                let pairs: Vec<(u32, u16)> = (0..num_rows as u32)
+                    .flat_map(|row| (0..num_queries as u16).map(move |query| (row, query)))
+                    .filter(|&(row, query)| u32::from(query) <= row)
+                    .collect();
+                let (ids, of): (Vec<u32>, Vec<u16>) = pairs.iter().copied().unzip();
+                let (mut upper, mut lower) = (vec![0.0; ids.len()], vec![0.0; ids.len()]);
+                let bounds = LogitBounds { upper: &mut upper, lower: &mut lower };
+                kernels.coded_pairs(rows, &ids, codes, &of, bounds);
+                for (i, &(row, query)) in pairs.iter().enumerate() {
+                    let (row, query) = (row as usize, usize::from(query));
+                    let (meta, query_meta) = (&rows.meta[row], codes.get(query).meta);
+                    let residual = query_meta.coarse_residual;
+                    let error =
+                        screen::error_bound(meta, query_meta, residual, screen::rounding(dim));
+                    let expected = logit(row, query, false);
+                    assert_eq!((upper[i], lower[i]), (expected + error, expected - error));
+                }
+            }
+        }
+    }
+}
+
+/// Numbers of all sizes, many of them at the ends of the range.
+fn any_size() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -1.0..1.0_f32,
+        1 => Just(0.0),
+        1 => prop::num::f32::SUBNORMAL,
+        1 => -1e-30..1e-30_f32,
+        1 => -1e30..1e30_f32,
+        1 => prop_oneof![Just(f32::MAX), Just(f32::MIN), Just(f32::MIN_POSITIVE)],
+    ]
+}
+
+/// Rows, biases and a query of one dim, of numbers of one kind each.
+fn problem() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>, Vec<f32>)> {
+    (prop::sample::select(vec![1_usize, 3, 16, 63, 64, 65, 130]), 0..3_u8).prop_flat_map(
+        |(dim, kind)| {
+            let values = move |len: usize| match kind {
+                0 => prop::collection::vec((-1.0..1.0_f32).boxed(), len),
+                1 => prop::collection::vec((-1e-3..1e-3_f32).boxed(), len),
+                _ => prop::collection::vec(any_size().boxed(), len),
+            };
+            (Just(dim), values(5 * dim), values(5), values(dim))
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn exact_logits_lie_between_the_bounds((dim, rows, bias, query) in problem()) {
+        let (coded, _, codes) = coded(&rows, &bias, &query, dim);
+        let ids = [0, 1, 2, 3, 4];
+        for kernels in Kernels::available() {
+            let (mut exact, mut upper, mut lower) = ([0.0; 5], [0.0; 5], [0.0; 5]);
+            let stored = ExactRows::Float32(MatrixView::new(&rows, dim));
+            kernels.linear_rows(stored, &bias, &ids, &query, &mut exact);
+            let bounds = LogitBounds { upper: &mut upper, lower: &mut lower };
+            kernels.coded_rows(coded.view(), &ids, codes.slice().get(0), bounds);
+            for i in 0..5 {
+                // Sums that overflow leave nothing to compare; then nothing may be left out either.
+                if exact[i].is_finite() {
+                    prop_assert!((lower[i]..=upper[i]).contains(&exact[i]), "{}", exact[i]);
+                } else {
+                    prop_assert!(upper[i] == f32::INFINITY || lower[i] == f32::NEG_INFINITY);
+                }
+            }
+            let bounds = LogitBounds { upper: &mut upper, lower: &mut lower };
+            kernels.coded_pairs(coded.view(), &ids, codes.slice(), &[0; 5], bounds);
+            for i in 0..5 {
+                prop_assert!(!exact[i].is_finite() || (lower[i]..=upper[i]).contains(&exact[i]));
+            }
+            // Codes are their own exact rows where there are no others: then rows have no residual.
+            let mut own = coded.view().meta.to_vec();
+            own.iter_mut().for_each(|meta| meta.residual = 0.0);
+            let own = CodedRows { codes: coded.codes.clone(), meta: Tensor::copy_of(&own).unwrap() };
+            kernels.linear_rows(ExactRows::Int8(own.view()), &bias, &ids, &query, &mut exact);
+            let bounds = LogitBounds { upper: &mut upper, lower: &mut lower };
+            kernels.coded_rows(own.view(), &ids, codes.slice().get(0), bounds);
+            for i in 0..5 {
+                prop_assert!(!exact[i].is_finite() || (lower[i]..=upper[i]).contains(&exact[i]));
+            }
+        }
+    }
 }
 
 #[test]
@@ -117,6 +329,18 @@ fn exp_is_within_two_ulp() {
         unsafe fn load_partial(from: *const f32, count: usize) -> Self {
             // SAFETY: as promised by the caller.
             Self(unsafe { Portable::load_partial(from, count) })
+        }
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: as promised by the caller.
+            Self(unsafe { Portable::load_bf16(from) })
+        }
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as promised by the caller.
+            Self(unsafe { Portable::load_f16(from) })
+        }
+        unsafe fn load_i8(from: *const i8) -> Self {
+            // SAFETY: as promised by the caller.
+            Self(unsafe { Portable::load_i8(from) })
         }
         unsafe fn mul_add(self, a: Self, b: Self) -> Self {
             // SAFETY: the portable vector needs no instruction set.
@@ -230,7 +454,13 @@ fn speed() {
             },
         );
         best(&format!("{level:?} dot product"), num_rows as f64, &mut |out| {
-            kernels.linear_rows(views.0, &bias, &ids, &queries[..dim], &mut out[..num_rows]);
+            kernels.linear_rows(
+                ExactRows::Float32(views.0),
+                &bias,
+                &ids,
+                &queries[..dim],
+                &mut out[..num_rows],
+            );
         });
         best(&format!("{level:?} cluster score"), (num_rows * num_queries) as f64, &mut |out| {
             kernels.cluster_scores(out, 10.0);

@@ -3,15 +3,19 @@
 //! `#[target_feature]` stands on the entry points; everything below them is inlined into these.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_shuffle_ps,
-    _mm256_add_ps, _mm256_castpd_ps, _mm256_castps256_ps128, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_setzero_ps,
-    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_extractf64x4_pd, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps,
+    __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castpd_ps,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_setzero_ps, _mm256_slli_epi32,
+    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
-use super::generic::{self, Vector};
-use crate::matrix::MatrixView;
+use half::{bf16, f16};
+
+use super::generic::Vector;
 
 /// Eight lanes of AVX2.
 #[derive(Clone, Copy)]
@@ -48,6 +52,30 @@ impl Vector for Avx2 {
         unsafe {
             let mask = _mm256_loadu_si256(LANE_MASK.as_ptr().add(8 - count).cast::<__m256i>());
             Self(_mm256_maskload_ps(from, mask))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller promises AVX2 and eight readable values.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast::<__m128i>()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller promises F16C and eight readable values.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast::<__m128i>())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller promises AVX2 and eight readable values.
+        unsafe {
+            let codes = _mm_loadl_epi64(from.cast::<__m128i>());
+            Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)))
         }
     }
 
@@ -94,6 +122,30 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller promises AVX-512F and sixteen readable values.
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast::<__m256i>()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller promises AVX-512F and sixteen readable values.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast::<__m256i>())) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: the caller promises AVX-512F and sixteen readable values.
+        unsafe {
+            let codes = _mm_loadu_si128(from.cast::<__m128i>());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn mul_add(self, a: Self, b: Self) -> Self {
         // SAFETY: the caller promises AVX-512F.
         Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
@@ -113,7 +165,14 @@ impl Vector for Avx512 {
 macro_rules! entry_points {
     ($module:ident, $vector:ident, $features:literal) => {
         pub(super) mod $module {
-            use super::{MatrixView, generic, $vector};
+            use super::super::{ExpSums, LogitBounds, generic, int8, select};
+            use super::$vector;
+            use crate::kernels::x86_64_int8::$vector as Int8;
+            use crate::label_rows::ExactRows;
+            use crate::matrix::MatrixView;
+            use crate::panels::PanelsView;
+            use crate::quantize::CodedRowsView;
+            use crate::query_codes::{QueryCodesSlice, QueryCodesView};
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn linear(
@@ -128,7 +187,7 @@ macro_rules! entry_points {
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn linear_rows(
-                rows: MatrixView<'_>,
+                rows: ExactRows<'_>,
                 bias: &[f32],
                 ids: &[u32],
                 query: &[f32],
@@ -136,6 +195,59 @@ macro_rules! entry_points {
             ) {
                 // SAFETY: as above.
                 unsafe { generic::linear_rows::<$vector>(rows, bias, ids, query, out) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn scan_panels(
+                panels: PanelsView<'_>,
+                range: (usize, usize),
+                queries: QueryCodesSlice<'_>,
+                out: &mut [f32],
+                stride: usize,
+            ) {
+                // SAFETY: as above.
+                unsafe { int8::scan_panels::<Int8>(panels, range, queries, out, stride) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn coded_rows(
+                rows: CodedRowsView<'_>,
+                ids: &[u32],
+                query: QueryCodesView<'_>,
+                bounds: LogitBounds<'_>,
+            ) {
+                // SAFETY: as above.
+                unsafe { int8::coded_rows::<Int8>(rows, ids, query, bounds) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn coded_pairs(
+                rows: CodedRowsView<'_>,
+                ids: &[u32],
+                queries: QueryCodesSlice<'_>,
+                of_queries: &[u16],
+                bounds: LogitBounds<'_>,
+            ) {
+                // SAFETY: as above.
+                unsafe { int8::coded_pairs::<Int8>(rows, ids, queries, of_queries, bounds) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn exp_sums(logits: &[f32]) -> ExpSums {
+                // SAFETY: as above.
+                unsafe { generic::exp_sums::<$vector>(logits) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn exp_scores(logits: &mut [f32], max: f32, scale: f32) {
+                // SAFETY: as above.
+                unsafe { generic::exp_scores::<$vector>(logits, max, scale) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn chunk_maxima(values: &[f32], out: &mut [f32]) {
+                // SAFETY: as above.
+                unsafe { generic::chunk_maxima::<$vector>(values, out) }
             }
 
             #[target_feature(enable = $features)]
@@ -149,9 +261,21 @@ macro_rules! entry_points {
                 // SAFETY: as above.
                 unsafe { generic::final_scores::<$vector>(logits, path_scores) }
             }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn kth_largest(values: &[f32], k: usize) -> f32 {
+                // SAFETY: as above.
+                unsafe { select::kth_largest::<$vector>(values, k) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn count_from(values: &[f32], least: f32) -> usize {
+                // SAFETY: as above.
+                unsafe { select::count_from::<$vector>(values, least) }
+            }
         }
     };
 }
 
-entry_points!(avx2, Avx2, "avx2,fma");
-entry_points!(avx512, Avx512, "avx512f,avx2,fma");
+entry_points!(avx2, Avx2, "avx2,fma,f16c");
+entry_points!(avx512, Avx512, "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c");

@@ -1,8 +1,27 @@
 //! Steps 1 and 2: the scores of all clusters, s = min(1, α · softmax(W e + b)), and the best of them.
+//!
+//! Where the index has codes of the cluster classifiers, all clusters are *screened*: their logits are
+//! computed from the codes, with a known error (see [`crate::screen`]). What follows is exact but for
+//! one number: those clusters that may belong to the beam are scored from their exact rows, and only
+//! the softmax's denominator is summed from screened logits. Of that sum,
+//!
+//! - clusters that make up more than 1/256 of it are replaced by exact ones, and
+//! - the errors of the others, each that of a sum of D rounding errors of either sign, largely cancel.
+//!   Their standard deviation is estimated, and if it exceeds a third of [`MAX_ERROR`], all clusters of
+//!   this query are scored exactly.
+//!
+//! So the denominator, and all scores with it, is right to [`MAX_ERROR`], in practice to a tenth of it.
 
 use super::plan::Plan;
 use super::top_k::{TopK, unkey};
+use crate::error::Result;
+use crate::kernels::{ExpSums, MAXIMA_CHUNK};
+use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
+use crate::panels::{PANEL_ROWS, PanelsView};
+use crate::query_codes::{QueryCodesSlice, QueryMeta};
+use crate::screen;
+use crate::threads::Loops;
 
 /// A cluster of the beam with its score s_c.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,26 +30,218 @@ pub(crate) struct BeamCluster {
     pub(crate) score: f32,
 }
 
-/// The logits of all clusters: `queries` \[Q, D\], `logits` \[Q, C\].
-pub(crate) fn cluster_logits(plan: &Plan<'_>, queries: MatrixView<'_>, logits: &mut [f32]) {
-    plan.kernels.linear(plan.cluster_weights, Some(plan.cluster_bias), queries, logits);
+/// The relative error of the softmax's denominator, at three standard deviations.
+const MAX_ERROR: f64 = 1e-3;
+/// Clusters that make up this part of the denominator are scored exactly.
+const LEADING: f64 = 1.0 / 256.0;
+/// Clusters whose logit is this far below the largest have scores near the end of the range of
+/// floats, where rounding makes them equal.
+const RANGE: f32 = 80.0;
+
+/// Selects beams, in memory that is reused from query to query.
+#[derive(Default)]
+pub(crate) struct BeamSearch {
+    maxima: Vec<f32>,
+    scratch: Vec<f32>,
+    candidates: Vec<u32>,
+    logits: Vec<f32>,
+    top: TopK,
+    beam: Vec<BeamCluster>,
 }
 
-/// The best B clusters of one query, best first; turns its `logits` \[C\] into scores on the way.
-pub(crate) fn select(
+/// The numbers of a query that its beam is selected with.
+#[derive(Clone, Copy)]
+pub(crate) struct BeamQuery<'a> {
+    /// The embedding.
+    pub(crate) values: &'a [f32],
+    /// What is known of its codes, if clusters were screened.
+    pub(crate) meta: Option<&'a QueryMeta>,
+}
+
+/// Logits of a query from one to the next in what [`cluster_logits`] fills.
+pub(crate) fn logits_stride(plan: &Plan<'_>) -> usize {
+    plan.cluster_panels.map_or(plan.num_clusters(), |panels| panels.scales.len())
+}
+
+/// Clusters that a thread scores at once, for a single query: whole panels.
+const PART: usize = 16 * PANEL_ROWS;
+
+/// The logits of all clusters, screened ones where the index has codes: `queries` \[Q, D\] and their
+/// `codes`, `logits` \[Q, [`logits_stride`]\].
+///
+/// # Errors
+/// Those of the loops, which share the work for a single query.
+pub(crate) fn cluster_logits(
     plan: &Plan<'_>,
+    queries: MatrixView<'_>,
+    codes: QueryCodesSlice<'_>,
     logits: &mut [f32],
-    top: &mut TopK,
-    beam: &mut Vec<BeamCluster>,
-) {
-    plan.kernels.cluster_scores(logits, plan.alpha);
-    top.reset(plan.beam_size);
-    top.push_all(logits);
-    beam.clear();
-    beam.extend(top.finish().iter().map(|&key| {
-        let (cluster, score) = unkey(key);
-        BeamCluster { cluster, score }
-    }));
+    loops: &mut impl Loops,
+) -> Result<()> {
+    let stride = logits_stride(plan);
+    let body = |first: usize, end: usize, logits: &mut [f32], stride| match plan.cluster_panels {
+        Some(panels) => {
+            let range = (first / PANEL_ROWS, end / PANEL_ROWS);
+            plan.kernels.scan_panels(panels, range, codes, logits, stride);
+        }
+        None => {
+            let (rows, bias) =
+                (plan.cluster_weights.range(first..end), &plan.cluster_bias[first..end]);
+            plan.kernels.linear(rows, Some(bias), queries, logits);
+        }
+    };
+    if queries.rows() > 1 {
+        body(0, stride, logits, stride);
+        return Ok(());
+    }
+    loops.for_each_part(logits, PART, &|part, logits| {
+        let first = part * PART;
+        body(first, first + logits.len(), logits, logits.len());
+    })
+}
+
+impl BeamSearch {
+    /// Finds the best `size` clusters of a query, given its `logits` \[C\], which are used up.
+    pub(crate) fn select(
+        &mut self,
+        plan: &Plan<'_>,
+        query: BeamQuery<'_>,
+        logits: &mut [f32],
+        size: usize,
+    ) {
+        self.top.reset(size);
+        let screen = plan.cluster_panels.zip(query.meta);
+        if !screen
+            .is_some_and(|(panels, meta)| self.screened(plan, panels, query, meta, logits, size))
+        {
+            if screen.is_some() {
+                let queries = MatrixView::new(query.values, query.values.len());
+                plan.kernels.linear(plan.cluster_weights, Some(plan.cluster_bias), queries, logits);
+            }
+            plan.kernels.cluster_scores(logits, plan.alpha);
+            self.top.push_all(logits);
+        }
+        self.beam.clear();
+        self.beam.extend(self.top.finish().iter().map(|&key| {
+            let (cluster, score) = unkey(key);
+            BeamCluster { cluster, score }
+        }));
+    }
+
+    /// The beam selected last, best first.
+    pub(crate) fn beam(&self) -> &[BeamCluster] {
+        &self.beam
+    }
+
+    /// Collects the beam from screened logits; false where they aren't good enough.
+    fn screened(
+        &mut self,
+        plan: &Plan<'_>,
+        panels: PanelsView<'_>,
+        query: BeamQuery<'_>,
+        meta: &QueryMeta,
+        logits: &[f32],
+        size: usize,
+    ) -> bool {
+        let dim = query.values.len();
+        let error = max_error(panels, meta, dim);
+        let sums = plan.kernels.exp_sums(logits);
+        let ExpSums { max, mut sum, mut squares } = sums;
+        if !(error.is_finite() && max.is_finite() && sum.is_finite()) {
+            return false;
+        }
+        let leading = max + (sum * LEADING).ln() as f32;
+        // The likeliest first: how good these are tells which others may be as good.
+        let likely = self.kth_largest(plan, logits, size).min(leading);
+        self.candidates.clear();
+        self.collect(logits, likely, f32::INFINITY, |_| true);
+        self.score_exactly(plan, query.values, 0);
+        let least = plan.kernels.kth_largest(&self.logits, size.min(self.logits.len()));
+        if least < max - RANGE {
+            return false;
+        }
+        // All clusters whose score is cut to 1 tie, and the smaller ids win.
+        let cut = max + (sum / plan.alpha).ln() as f32 - error;
+        let reach = least.min(cut);
+        let rounding = screen::rounding(dim);
+        let num_likely = self.candidates.len();
+        self.collect(logits, reach - error, likely, |cluster| {
+            let error = screen::error_bound(&panels.meta[cluster], meta, meta.residual, rounding);
+            logits[cluster] + error >= reach
+        });
+        self.score_exactly(plan, query.values, num_likely);
+        for (&exact, &cluster) in self.logits.iter().zip(&self.candidates) {
+            let screened = logits[cluster as usize];
+            if screened >= leading {
+                let part = f64::from(screened - max).exp();
+                sum += f64::from(exact - max).exp() - part;
+                squares -= part * part;
+            }
+        }
+        // Each element of a row's residual is as likely positive as negative, so the residual's product
+        // with e is of the order of their lengths' product over √D.
+        let deviation = f64::from(panels.mean_residual * meta.norm) / (dim as f64).sqrt();
+        if 3.0 * deviation * squares.max(0.0).sqrt() > MAX_ERROR * sum {
+            return false;
+        }
+        let scale = (plan.alpha / sum).min(f64::from(f32::MAX)) as f32;
+        plan.kernels.exp_scores(&mut self.logits, max, scale);
+        for (&score, &cluster) in self.logits.iter().zip(&self.candidates) {
+            self.top.push(score, cluster);
+        }
+        true
+    }
+
+    /// The `k`-th largest value, of which there may be fewer: then the smallest.
+    fn kth_largest(&mut self, plan: &Plan<'_>, values: &[f32], k: usize) -> f32 {
+        self.maxima.resize(values.len().div_ceil(MAXIMA_CHUNK), 0.0);
+        plan.kernels.chunk_maxima(values, &mut self.maxima);
+        // The k-th largest of the chunks' maxima can't exceed it.
+        let bound = match k <= self.maxima.len() {
+            true => plan.kernels.kth_largest(&self.maxima, k),
+            false => f32::NEG_INFINITY,
+        };
+        self.scratch.clear();
+        for (chunk, &max) in values.chunks(MAXIMA_CHUNK).zip(&self.maxima) {
+            if max >= bound {
+                self.scratch.extend(chunk.iter().filter(|&&value| value >= bound));
+            }
+        }
+        plan.kernels.kth_largest(&self.scratch, k.min(self.scratch.len()))
+    }
+
+    /// Adds the places of those values from `from` to `to`, exclusive, that `may` be candidates, given
+    /// the maxima that [`Self::kth_largest`] left behind.
+    fn collect(&mut self, values: &[f32], from: f32, to: f32, may: impl Fn(usize) -> bool) {
+        for (i, (chunk, &max)) in values.chunks(MAXIMA_CHUNK).zip(&self.maxima).enumerate() {
+            if max >= from {
+                for (value, place) in chunk.iter().zip(i * MAXIMA_CHUNK..) {
+                    if (from..to).contains(value) && may(place) {
+                        self.candidates.push(place as u32);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The exact logits of the candidates from place `first` on.
+    fn score_exactly(&mut self, plan: &Plan<'_>, query: &[f32], first: usize) {
+        self.logits.resize(self.candidates.len(), 0.0);
+        let (rows, bias) = (ExactRows::Float32(plan.cluster_weights), plan.cluster_bias);
+        let (candidates, logits) = (&self.candidates[first..], &mut self.logits[first..]);
+        plan.kernels.linear_rows(rows, bias, candidates, query, logits);
+    }
+}
+
+/// The most by which the exact logit of any cluster and its screened one differ.
+fn max_error(panels: PanelsView<'_>, meta: &QueryMeta, dim: usize) -> f32 {
+    let worst = crate::quantize::RowMeta {
+        scale: 0.0,
+        bias: panels.max_bias,
+        residual: panels.max_residual,
+        norm: panels.max_norm,
+    };
+    screen::error_bound(&worst, meta, meta.residual, screen::rounding(dim))
 }
 
 #[cfg(test)]
@@ -43,9 +254,14 @@ mod tests {
         let index = tiny_index(logits.len(), 1);
         let options = SearchOptions { beam_size: Some(beam_size), ..SearchOptions::default() };
         let plan = Plan::new(&index, &options).unwrap();
-        let mut beam = Vec::new();
-        select(&plan, &mut logits.to_vec(), &mut TopK::default(), &mut beam);
-        beam.iter().map(|entry| (entry.cluster, entry.score)).collect()
+        let mut search = BeamSearch::default();
+        search.select(
+            &plan,
+            BeamQuery { values: &[0.0], meta: None },
+            &mut logits.to_vec(),
+            plan.beam_size,
+        );
+        search.beam().iter().map(|entry| (entry.cluster, entry.score)).collect()
     }
 
     #[test]

@@ -9,19 +9,22 @@
 
 mod batch;
 mod beam;
-mod label_set;
+mod best_paths;
+mod label_major;
 mod plan;
-mod pulse;
 mod rerank;
 mod shortlist;
+mod survivors;
 mod top_k;
+mod worker;
 
 use crate::error::{ArgumentError, Error, Result};
 use crate::index::{Index, check_positive};
 use crate::matrix::position_of_non_finite;
+use crate::threads::{self, Hook};
 use batch::Goal;
+pub(crate) use batch::Workers;
 use plan::Plan;
-use pulse::Hook;
 
 /// What a search may be told; None means the index's own sizes, and all CPUs of this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,8 +33,8 @@ pub struct SearchOptions {
     pub beam_size: Option<usize>,
     /// S: labels to keep before the label classifiers, at least 1; more than there are means all.
     pub shortlist_size: Option<usize>,
-    /// Threads to use, the calling one included, at least 1; never more are used than there is
-    /// work for.
+    /// Threads to use at most, the calling one included, at least 1. Never more are used than there
+    /// are CPUs or than there is work for, and fewer while other searches use the CPUs.
     pub num_threads: Option<usize>,
 }
 
@@ -190,7 +193,7 @@ impl Index {
         check_positive("k", width)?;
         check_queries(queries, self.dim())?;
         let num_queries = queries.len() / self.dim();
-        let num_threads = num_threads(options, num_queries)?;
+        let num_threads = num_threads(options)?;
         let expected = num_queries.saturating_mul(width);
         for (name, received) in [("ids", out.ids.len()), ("scores", out.scores.len())] {
             if received != expected {
@@ -201,20 +204,11 @@ impl Index {
     }
 }
 
-/// Threads, at most, for each CPU that the process may use, whatever is asked for: more would only
-/// share the CPUs, and each would finish its query before a stop takes effect.
-const MAX_THREADS_PER_CPU: usize = 4;
-
-fn num_threads(options: &SearchOptions, num_queries: usize) -> Result<usize, ArgumentError> {
+fn num_threads(options: &SearchOptions) -> Result<usize, ArgumentError> {
     if let Some(asked) = options.num_threads {
         check_positive("num_threads", asked)?;
     }
-    // Counting the CPUs takes a while, next to a single query.
-    if num_queries < 2 || options.num_threads == Some(1) {
-        return Ok(1);
-    }
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(options.num_threads.map_or(cpus, |asked| asked.min(cpus * MAX_THREADS_PER_CPU)))
+    Ok(threads::available().min(options.num_threads.unwrap_or(usize::MAX)))
 }
 
 fn check_queries(queries: &[f32], dim: usize) -> Result<(), ArgumentError> {

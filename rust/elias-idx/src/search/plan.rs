@@ -1,11 +1,18 @@
 //! What the steps of a search work with: the index's parts, borrowed, and the sizes to use.
 
 use super::SearchOptions;
+use super::batch::Workers;
 use crate::adjacency::AdjacencyView;
 use crate::error::{ArgumentError, Result};
 use crate::index::{Index, check_positive};
 use crate::kernels::Kernels;
+use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
+use crate::panels::{Panels, PanelsView};
+use crate::quantize::{CodedRows, CodedRowsView};
+
+/// Bytes of classifiers that a query reads, about, from which on waking another thread for it pays.
+const MIN_BYTES_TO_SHARE: usize = 1 << 20;
 
 /// One search call's view of an index.
 #[derive(Clone, Copy)]
@@ -13,7 +20,12 @@ pub(crate) struct Plan<'a> {
     pub(crate) cluster_weights: MatrixView<'a>,
     pub(crate) cluster_bias: &'a [f32],
     pub(crate) adjacency: AdjacencyView<'a>,
-    pub(crate) label_weights: MatrixView<'a>,
+    /// 8-bit codes of the cluster classifiers, to screen them with.
+    pub(crate) cluster_panels: Option<PanelsView<'a>>,
+    /// Where exact scores of labels come from.
+    pub(crate) label_rows: ExactRows<'a>,
+    /// 8-bit codes of the label classifiers, to screen them with.
+    pub(crate) label_codes: Option<CodedRowsView<'a>>,
     pub(crate) label_bias: &'a [f32],
     pub(crate) label_projection: Option<MatrixView<'a>>,
     pub(crate) alpha: f64,
@@ -22,6 +34,8 @@ pub(crate) struct Plan<'a> {
     /// S, at most L.
     pub(crate) shortlist_size: usize,
     pub(crate) kernels: Kernels,
+    /// Memory to search in.
+    pub(crate) workers: &'a Workers,
 }
 
 impl<'a> Plan<'a> {
@@ -34,18 +48,35 @@ impl<'a> Plan<'a> {
             cluster_weights: index.cluster_weights.view(),
             cluster_bias: index.cluster_bias.as_slice(),
             adjacency: index.adjacency.view(),
-            label_weights: index.label_weights.view(),
+            cluster_panels: index.cluster_panels.as_ref().map(Panels::view),
+            label_rows: index.exact_rows(),
+            label_codes: index.label_codes.as_ref().map(CodedRows::view),
             label_bias: index.label_bias.as_slice(),
             label_projection: index.label_projection.as_ref().map(crate::matrix::Matrix::view),
             alpha: index.defaults.alpha,
             beam_size: beam_size.min(index.dims.num_clusters),
             shortlist_size: shortlist_size.min(index.dims.num_labels),
-            kernels: Kernels::detect(),
+            kernels: Kernels::detect()?,
+            workers: &index.workers,
         })
+    }
+
+    /// Whether a single query is enough work to share between threads.
+    pub(crate) fn worth_sharing(&self) -> bool {
+        let clusters = match self.cluster_panels {
+            Some(panels) => panels.codes.len(),
+            None => size_of_val(self.cluster_weights.values()),
+        };
+        let label = if self.label_codes.is_some() { 1 } else { size_of::<f32>() };
+        clusters + self.shortlist_size * self.label_rows.cols() * label > MIN_BYTES_TO_SHARE
     }
 
     pub(crate) fn num_clusters(&self) -> usize {
         self.cluster_weights.rows()
+    }
+
+    pub(crate) fn num_labels(&self) -> usize {
+        self.label_bias.len()
     }
 
     pub(crate) fn dim(&self) -> usize {

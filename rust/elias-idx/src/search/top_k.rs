@@ -63,6 +63,15 @@ impl TopK {
         }
     }
 
+    /// The worst score among the best `limit`, once there are so many.
+    pub(crate) fn kth_score(&mut self) -> Option<f32> {
+        if self.keys.len() < self.limit {
+            return None;
+        }
+        self.prune();
+        self.keys.iter().max().map(|&key| unkey(key).1)
+    }
+
     /// The best keys, best first.
     pub(crate) fn finish(&mut self) -> &[u64] {
         if self.keys.len() > self.limit {
