@@ -269,7 +269,7 @@ unsafe fn store<V: Vector, const R: usize, const Q: usize>(
 }
 
 /// Rows that are fetched ahead of their use.
-const PREFETCH_ROWS: usize = 4;
+const PREFETCH_ROWS: usize = 12;
 
 /// See [`super::Kernels::linear_rows`], which checks the lengths.
 ///
@@ -283,6 +283,9 @@ pub(super) unsafe fn linear_rows<V: Vector>(
     query: &[f32],
     out: &mut [f32],
 ) {
+    for &id in ids {
+        prefetch((&raw const bias[id as usize]).cast(), 1);
+    }
     // SAFETY: as promised by the caller.
     unsafe {
         match rows {
