@@ -8,9 +8,13 @@ Shapes: Q queries, D dim, C clusters, L labels, D' label dim, B beam, S shortlis
 4. shortlist: the S labels of the highest s_l
 5. final score p_l = s_l · sigmoid(w_l · T e + b_l); the top k
 
+With a filter (the labels a query may have) only allowed labels count in steps 3 to 5, and the beam is the fewest best
+clusters, at least B of them, that lead to min(S, L) distinct allowed labels; all clusters if these lead to fewer.
+
 Everywhere the smaller id comes first among equals. Missing results are −1 and 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -78,12 +82,24 @@ def cluster_scores(parts: Parts, query: Array) -> Array:
     return as_in_float32(np.minimum(1.0, parts.alpha * exps / exps.sum()))
 
 
-def path_scores(parts: Parts, query: Array, beam_size: int) -> tuple[Array, Array]:
-    """Steps 2 and 3 for one query: s_l [L], and which labels are reached at all [L]."""
+def path_scores(
+    parts: Parts, query: Array, beam_size: int, shortlist_size: int, allowed: Array | None
+) -> tuple[Array, Array]:
+    """Steps 2 and 3 for one query: s_l [L], and which labels are reached at all [L].
+
+    `allowed` [L] are the labels that the query may have.
+    """
     scores = cluster_scores(parts, query)
-    clusters = best(scores, np.ones(len(scores), dtype=bool), beam_size)
-    weights = parts.adjacency[clusters].astype(np.float64)
-    return as_in_float32((scores[clusters, None] * weights).max(axis=0)), (weights > 0).any(axis=0)
+    ranked = best(scores, np.ones(len(scores), dtype=bool), len(scores))
+    if allowed is None:
+        allowed = np.ones(len(parts.label_bias), dtype=bool)
+    else:
+        wanted = min(shortlist_size, len(parts.label_bias))
+        found = [((parts.adjacency[ranked[:size]] > 0).any(axis=0) & allowed).sum() for size in range(len(ranked) + 1)]
+        enough = (size for size, count in enumerate(found) if count >= wanted and size >= beam_size)
+        beam_size = next(enough, len(ranked))
+    weights = np.where(allowed, parts.adjacency[ranked[:beam_size]].astype(np.float64), 0)
+    return as_in_float32((scores[ranked[:beam_size], None] * weights).max(axis=0)), (weights > 0).any(axis=0)
 
 
 def as_in_float32(scores: Array) -> Array:
@@ -117,20 +133,31 @@ def beam(parts: Parts, queries: Array, beam_size: int) -> Results:
     return _ranked(scores, min(beam_size, len(parts.cluster_bias)), [_cluster_rounding(parts, q) for q in queries])
 
 
-def shortlist(parts: Parts, queries: Array, beam_size: int, shortlist_size: int) -> Results:
-    """Labels and path scores [Q, min(S, L)]."""
+def shortlist(
+    parts: Parts, queries: Array, beam_size: int, shortlist_size: int, allowed: Sequence[Array | None] | None = None
+) -> Results:
+    """Labels and path scores [Q, min(S, L)]; `allowed` has the labels [L] of each query, None for all."""
     queries = queries.astype(np.float64)
-    paths = [np.where(reached, s, -1.0) for s, reached in (path_scores(parts, q, beam_size) for q in queries)]
+    pairs = zip(queries, allowed or [None] * len(queries), strict=True)
+    found = (path_scores(parts, query, beam_size, shortlist_size, mask) for query, mask in pairs)
+    paths = [np.where(reached, scores, -1.0) for scores, reached in found]
     return _ranked(paths, min(shortlist_size, len(parts.label_bias)), [_cluster_rounding(parts, q) for q in queries])
 
 
-def search(parts: Parts, queries: Array, k: int, beam_size: int, shortlist_size: int) -> Results:
-    """Labels and final scores [Q, k]."""
+def search(
+    parts: Parts,
+    queries: Array,
+    k: int,
+    beam_size: int,
+    shortlist_size: int,
+    allowed: Sequence[Array | None] | None = None,
+) -> Results:
+    """Labels and final scores [Q, k]; `allowed` as for `shortlist`."""
     rows, rounding = [], []
     label_weights = parts.label_weights.astype(np.float64)
     projection = np.eye(queries.shape[1]) if parts.label_projection is None else parts.label_projection
-    for query in queries.astype(np.float64):
-        paths, reached = path_scores(parts, query, beam_size)
+    for query, mask in zip(queries.astype(np.float64), allowed or [None] * len(queries), strict=True):
+        paths, reached = path_scores(parts, query, beam_size, shortlist_size, mask)
         labels = best(paths, reached, shortlist_size)
         logits = label_weights[labels] @ (projection.astype(np.float64) @ query) + parts.label_bias[labels]
         final = np.full(len(parts.label_bias), -1.0)

@@ -96,6 +96,24 @@ def test_predictions_can_go_to_standard_output_and_no_further_than_asked(folder,
     assert len((tmp_path / "real.jsonl").read_text().splitlines()) == len(rows)
 
 
+def test_predictions_of_some_labels_above_a_score(folder, tmp_path):
+    model, texts = Model.load(folder / "model"), [row.text for row in read_rows(folder / "test.jsonl")]
+    (tmp_path / "names.txt").write_text("t1\n\nt2\r\n", encoding="utf-8")
+    predict = ["predict", folder / "model", folder / "test.jsonl", "--out", "-", "--k", 5]
+    result = run(*predict, "--allow", tmp_path / "names.txt", "--min-score", 0.01)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = model.predict(texts, 5, filter=["t1", "t2"], min_score=0.01)
+    assert [row["labels"] for row in rows] == expected.names
+    assert {name for row in rows for name in row["labels"]} == {"t1", "t2"}
+    assert len({len(row["labels"]) for row in rows}) > 1
+    assert all(score >= 0.01 for row in rows for score in row["scores"])
+
+    (tmp_path / "names.txt").write_text("t1\nnothing\n", encoding="utf-8")
+    result = run(*predict, "--allow", tmp_path / "names.txt", expect=1)
+    assert 'names.txt: no label is called "nothing"' in result.output
+    assert "must be a number" in run(*predict, "--min-score", "nan", expect=2).output
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no new files, not even from root")
 def test_unwritable_places_are_explained(folder):
     result = run("predict", folder / "model", folder / "test.jsonl", "--out", "/proc/out.jsonl", expect=1)

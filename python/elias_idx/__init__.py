@@ -6,9 +6,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from elias_idx._core import EliasIdxError, FormatError, __version__, instruction_set
+from elias_idx._core import EliasIdxError, FormatError, LabelFilter, __version__, instruction_set
 from elias_idx.index import Index
-from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
+from elias_idx.results import (
+    Adjacency,
+    BeamResult,
+    ClusterEdges,
+    LabelEdges,
+    LabelExplanation,
+    LabelNames,
+    LabelPath,
+    SearchResult,
+    ShortlistResult,
+)
 
 if TYPE_CHECKING:
     from elias_idx.model import Model
@@ -16,10 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Adjacency",
     "BeamResult",
+    "ClusterEdges",
     "EliasIdxError",
     "FormatError",
     "Index",
+    "LabelEdges",
+    "LabelExplanation",
+    "LabelFilter",
     "LabelNames",
+    "LabelPath",
     "Model",
     "SearchResult",
     "ShortlistResult",

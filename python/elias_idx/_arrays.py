@@ -5,7 +5,7 @@ Shapes: Q queries, D dim, C clusters, L labels, nnz edges of the adjacency.
 
 import operator
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 MAX_IDS = 2**32 - 2
 """The most labels or clusters: ids are 32-bit, and two are kept free."""
@@ -114,6 +115,22 @@ def as_count(name: str, value: Any, *, limit: int = sys.maxsize) -> int:
     return min(count, limit)
 
 
+def as_id(name: str, value: Any, count: int) -> int:
+    """One id, from 0 to `count` - 1.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: out of range.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if not 0 <= number < count:
+        raise ValueError(f"{name} {number} is out of range: the index has {count} {name}s")
+    return number
+
+
 def as_embeddings(embeddings: npt.ArrayLike, dim: int) -> tuple[FloatArray, bool]:
     """Queries [Q, D] as float32, and whether a single one [D] was given."""
     array = as_array("embeddings", embeddings, ndim=(2, 1))
@@ -142,6 +159,39 @@ def as_label_ids(labels: npt.ArrayLike, num_labels: int, *, lowest: int = -1) ->
     return array.astype(np.int64)
 
 
+def as_labels(labels: Any) -> list[str] | npt.NDArray[Any]:
+    """Labels as a list of names, or as an array [n] of ids (int64) or of a mask's booleans.
+
+    Whether ids and masks fit an index is left to the core.
+
+    Raises:
+        TypeError: neither of these.
+        ValueError: ids or a mask of more than one dimension.
+    """
+    is_array = hasattr(labels, "__array__")
+    if isinstance(labels, (str, bytes)) or not (is_array or isinstance(labels, Iterable)):
+        raise TypeError(f"labels must be an array or list of ids, of names or of booleans, got {_described(labels)}")
+    # What is no array isn't made one before names are looked for: an id among them would become one.
+    labels = labels if is_array else list(labels)
+    if (names := _as_names(labels)) is not None:
+        return names
+    array = as_array("labels", labels, ndim=(1,))
+    return array if array.dtype == bool else to_int64("labels", array)
+
+
+def _as_names(labels: Any) -> list[str] | None:
+    """The labels as a list of names, if there is a name among them."""
+    if hasattr(labels, "__array__"):
+        array = np.asarray(labels)
+        labels = array.ravel().tolist() if array.dtype.kind in "OTU" else []
+    if not any(isinstance(label, str) for label in labels):
+        return None
+    for at, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise TypeError(f"labels[{at}] must be a name, as others are, got {type(label).__name__}")
+    return labels
+
+
 def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
     """A SciPy-like CSR matrix [C, L], or a triple (indptr, indices, data), as arrays for the core.
 
@@ -151,31 +201,101 @@ def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
         TypeError: neither of the two, or arrays of other dtypes.
         ValueError: another sparse format or shape.
     """
-    kind = getattr(adjacency, "format", "csr")
-    if isinstance(kind, str) and kind != "csr":
-        raise ValueError(f"adjacency is in {kind} format: pass adjacency.tocsr()")
-    if all(hasattr(adjacency, part) for part in Csr._fields):
-        parts = adjacency.indptr, adjacency.indices, adjacency.data
-        given = tuple(getattr(adjacency, "shape", shape))
-        if given != shape:
-            raise ValueError(f"adjacency must be [num_clusters, num_labels] = {list(shape)}, got {list(given)}")
-    elif isinstance(adjacency, (tuple, list)) and len(adjacency) == 3:
-        parts = tuple(adjacency)
-    else:
-        raise TypeError(
-            "adjacency must be a CSR matrix, such as SciPy's, or a triple (indptr, indices, data), "
-            f"got {type(adjacency).__name__}"
-        )
+    indptr, indices, data = _csr_parts("adjacency", adjacency, shape, "[num_clusters, num_labels]")
     csr = Csr(
-        to_int64("adjacency.indptr", as_array("adjacency.indptr", parts[0], ndim=(1,))),
-        Blocks("adjacency.indices", parts[1], 1),
-        Blocks("adjacency.data", parts[2], 1),
+        to_int64("adjacency.indptr", as_array("adjacency.indptr", indptr, ndim=(1,))),
+        Blocks("adjacency.indices", indices, 1),
+        Blocks("adjacency.data", data, 1),
     )
     if len(csr.indices) != len(csr.data):
         raise ValueError(
             f"adjacency: indices and data must have the same length, got {len(csr.indices)} and {len(csr.data)}"
         )
     return csr
+
+
+def as_filter_rows(rows: Any, shape: tuple[int, int]) -> tuple[IntArray, IntArray, BoolArray]:
+    """The allowed labels of each query, a CSR matrix [Q, L] as for `as_csr`: indptr, indices, and what isn't 0.
+
+    Raises:
+        TypeError: arrays of other dtypes.
+        ValueError: another sparse format or shape.
+    """
+    indptr, indices, data = _csr_parts("filter", rows, shape, "[num_queries, num_labels]")
+    return (
+        to_int64("filter.indptr", as_array("filter.indptr", indptr, ndim=(1,))),
+        to_int64("filter.indices", as_array("filter.indices", indices, ndim=(1,))),
+        as_array("filter.data", data, ndim=(1,)) != 0,
+    )
+
+
+def is_csr(values: Any) -> bool:
+    """Whether the values are meant as a sparse matrix, or as the triple of arrays that one consists of."""
+    if isinstance(values, tuple):
+        return len(values) == 3 and all(np.ndim(part) == 1 for part in values)
+    return hasattr(values, "indptr") or hasattr(values, "tocsr")
+
+
+def as_out(out: Any, shape: tuple[int, ...], queries: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The caller's arrays for labels and scores, fit to be written to.
+
+    Raises:
+        TypeError: no pair of arrays, or other dtypes.
+        ValueError: another shape or layout, read-only memory, memory that the other one or the queries use.
+    """
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise TypeError(f"out must be two arrays, (labels, scores), got {_described(out)}")
+    for at, (array, dtype) in enumerate(zip(out, (np.int64, np.float32), strict=True)):
+        name = f"out[{at}]"
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+        if array.dtype != dtype:
+            raise TypeError(f"{name} must be {np.dtype(dtype)}, got {array.dtype}")
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {list(shape)}, got {list(array.shape)}")
+        if not (array.flags.c_contiguous and array.flags.aligned):
+            raise ValueError(f"{name} must be C-contiguous and aligned: np.ascontiguousarray copies it so")
+        if not array.flags.writeable:
+            raise ValueError(f"{name} must be writable")
+        if np.may_share_memory(array, queries):
+            raise ValueError(f"{name} must not overlap the embeddings")
+    if np.may_share_memory(*out):
+        raise ValueError("out[0] must not overlap out[1]")
+    return out[0], out[1]
+
+
+def as_float(name: str, value: Any) -> float:
+    """A number as a float.
+
+    Raises:
+        TypeError: not a number.
+    """
+    try:
+        if not isinstance(value, (str, bytes, bytearray)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+
+
+def _csr_parts(name: str, matrix: Any, shape: tuple[int, int], axes: str) -> tuple[Any, Any, Any]:
+    """The three arrays of a CSR matrix, or of a triple of them, as they are."""
+    kind = getattr(matrix, "format", "csr")
+    if isinstance(kind, str) and kind != "csr":
+        raise ValueError(f"{name} is in {kind} format: pass {name}.tocsr()")
+    if all(hasattr(matrix, part) for part in Csr._fields):
+        parts = matrix.indptr, matrix.indices, matrix.data
+        given = tuple(getattr(matrix, "shape", shape))
+        if given != shape:
+            raise ValueError(f"{name} must be {axes} = {list(shape)}, got {list(given)}")
+    elif isinstance(matrix, (tuple, list)) and len(matrix) == 3:
+        parts = tuple(matrix)
+    else:
+        raise TypeError(
+            f"{name} must be a CSR matrix, such as SciPy's, or a triple (indptr, indices, data), "
+            f"got {type(matrix).__name__}"
+        )
+    return parts[0], parts[1], parts[2]
 
 
 def row_blocks(indptr: IntArray) -> Iterator[slice]:
@@ -201,3 +321,10 @@ def to_int64(name: str, array: npt.NDArray[Any]) -> IntArray:
     if array.dtype.kind == "u" and array.size > 0 and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}, which is out of range")
     return np.require(array, np.int64, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _described(value: Any) -> str:
+    """What was passed, in two or three words."""
+    if isinstance(value, (str, bytes)):
+        return f"one {type(value).__name__}"
+    return f"{len(value)} values" if isinstance(value, (tuple, list)) else type(value).__name__

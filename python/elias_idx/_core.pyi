@@ -6,16 +6,37 @@ from typing import Final, TypeAlias, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EliasIdxError", "FormatError", "Index", "IndexWriter", "__version__", "instruction_set", "replace_folder"]
+__all__ = [
+    "EliasIdxError",
+    "FormatError",
+    "Index",
+    "IndexWriter",
+    "LabelFilter",
+    "__version__",
+    "instruction_set",
+    "replace_folder",
+]
 
 _F32: TypeAlias = npt.NDArray[np.float32]
 _I64: TypeAlias = npt.NDArray[np.int64]
 _U32: TypeAlias = npt.NDArray[np.uint32]
+_Bool: TypeAlias = npt.NDArray[np.bool_]
+
+# One for all queries, one or None for each, or CSR rows: indptr, indices, which elements count.
+_Filter: TypeAlias = LabelFilter | list[LabelFilter | None] | tuple[_I64, _I64, _Bool]
+# Cluster, its rank and score, the edge's weight, the path's score, whether in the beam.
+_Path: TypeAlias = tuple[int, int, float, float, float, bool]
+# Label, whether allowed, paths, path score, logit, probability, score, path rank, rank.
+_Explanation: TypeAlias = tuple[int, bool, list[_Path], float, float, float, float, int | None, int | None]
 
 __version__: Final[str]
 
 class EliasIdxError(Exception): ...
 class FormatError(EliasIdxError): ...
+
+@final
+class LabelFilter:
+    def __len__(self) -> int: ...
 
 @final
 class Index:
@@ -34,6 +55,8 @@ class Index:
         beam_size: int | None,
         shortlist_size: int | None,
         num_threads: int | None,
+        filter: _Filter | None,
+        min_score: float | None,
     ) -> None: ...
     def beam(
         self,
@@ -49,7 +72,20 @@ class Index:
         beam_size: int | None,
         shortlist_size: int | None,
         num_threads: int | None,
+        filter: _Filter | None,
     ) -> None: ...
+    def label_filter(self, labels: _I64) -> LabelFilter: ...
+    def label_filter_of_mask(self, mask: _Bool) -> LabelFilter: ...
+    def find_labels(self, names: list[str]) -> _I64: ...
+    def explain(
+        self,
+        queries: _F32,
+        labels: _I64,
+        beam_size: int | None,
+        shortlist_size: int | None,
+        filter: _Filter | None,
+    ) -> tuple[int, int, int, list[_Explanation]]: ...
+    def clusters_of(self, label: int) -> tuple[_U32, _F32]: ...
     def label_rows(self, labels: _I64, out: _F32) -> None: ...
     def memory(self) -> dict[str, int]: ...
     def names(self, labels: _I64) -> list[str | None]: ...
@@ -116,5 +152,4 @@ class IndexWriter:
     def __exit__(self, *_exception: object) -> None: ...
 
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
-
 def instruction_set() -> str: ...

@@ -7,9 +7,9 @@ nnz edges of the adjacency.
 import os
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,21 @@ import numpy.typing as npt
 from elias_idx import _arrays
 from elias_idx import _core as core
 from elias_idx._arrays import FloatArray, IntArray
-from elias_idx.results import Adjacency, BeamResult, LabelNames, SearchResult, ShortlistResult
+from elias_idx._core import LabelFilter
+from elias_idx._explain import Sizes, explanation
+from elias_idx.results import (
+    Adjacency,
+    BeamResult,
+    ClusterEdges,
+    LabelEdges,
+    LabelExplanation,
+    LabelNames,
+    SearchResult,
+    ShortlistResult,
+)
+
+if TYPE_CHECKING:
+    from elias_idx._core import _Filter
 
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 """What label classifiers can be stored as."""
@@ -116,7 +130,7 @@ class Index:
             (labels.shape[0], labels.shape[1]),
             None if projection is None else _arrays.to_float32("label_projection", projection),
             names,
-            _as_float("alpha", alpha),
+            _arrays.as_float("alpha", alpha),
             _arrays.as_count("beam_size", beam_size),
             _arrays.as_count("shortlist_size", shortlist_size),
             _as_dtype(dtype),
@@ -211,6 +225,9 @@ class Index:
         beam_size: int | None = None,
         shortlist_size: int | None = None,
         num_threads: int | None = None,
+        filter: Any = None,
+        min_score: float | None = None,
+        out: tuple[IntArray, FloatArray] | None = None,
     ) -> SearchResult:
         """Finds the k best labels of each query.
 
@@ -222,23 +239,83 @@ class Index:
             num_threads: Threads to use at most, the calling one included; None, or more than there are, means
                 as many as CPUs that the calling thread may use (affinity and cgroup limits, read once a
                 second). Fewer help while other searches keep these CPUs busy.
+            filter: The labels that may be returned: a `LabelFilter`, or what `label_filter` makes one of; or a filter
+                for each query, as a list of Q `LabelFilter` or None (no filter), or as a CSR matrix [Q, L] such as
+                SciPy's, or a tuple (indptr, indices, data), whose non-zeros are the labels allowed. Other labels are
+                dropped before the shortlist is cut, and the beam widens to the fewest best clusters, at least B, that
+                lead to S allowed labels: what few labels are allowed are all found, if any cluster leads to them.
+            min_score: Labels with a lower score are left out, and the row is padded instead.
+            out: Arrays to write labels (int64) and scores (float32) to, both of the shape of the result and
+                C-contiguous; they are returned.
 
         Returns:
             Labels and scores, best first, equal scores by the smaller label.
 
         Raises:
-            ValueError: another dim, NaN or infinity (the row is named), numbers below 1.
-            TypeError: embeddings that aren't numbers, sizes that aren't integers.
+            ValueError: another dim, NaN or infinity (the row is named), numbers below 1, a filter of another index or
+                of another number of queries, a `min_score` of NaN, an `out` of another shape or layout or that
+                overlaps the embeddings.
+            TypeError: embeddings that aren't numbers, sizes that aren't integers, another kind of filter, an `out` of
+                other dtypes.
             MemoryError: k results a query don't fit into memory.
         """
         queries, single = _arrays.as_embeddings(embeddings, self.dim)
         k = _arrays.as_count("k", k, limit=2**63)
         if k > sys.maxsize:
             raise ValueError(f"k must be at most {sys.maxsize}")
-        options = self._sizes(beam_size, shortlist_size, num_threads)
-        out = _empty_results(len(queries), k)
-        self._core.search(queries, out, *options)
-        return SearchResult(*_first_if(single, out))
+        sizes = self._sizes(beam_size, shortlist_size, num_threads)
+        allowed = self._as_filter(filter, len(queries))
+        least = None if min_score is None else _arrays.as_float("min_score", min_score)
+        if out is None:
+            results = _empty_results(len(queries), k)
+            self._core.search(queries, results, *sizes, allowed, least)
+            return SearchResult(*_first_if(single, results))
+        labels, scores = _arrays.as_out(out, (k,) if single else (len(queries), k), queries)
+        rows = labels.reshape(len(queries), k), scores.reshape(len(queries), k)
+        self._core.search(queries, rows, *sizes, allowed, least)
+        return SearchResult(labels, scores)
+
+    def search_batches(
+        self,
+        batches: Iterable[npt.ArrayLike],
+        k: int = 10,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+        filter: Any = None,
+        min_score: float | None = None,
+    ) -> Iterator[SearchResult]:
+        """Searches for one item after the other, each when its result is asked for.
+
+        Args:
+            batches: Embeddings as for `search`, e.g. arrays [Q_i, D] that a generator reads from a file.
+            k: As for `search`, like what follows.
+            beam_size: B.
+            shortlist_size: S.
+            num_threads: Threads to use at most.
+            filter: One filter for all queries.
+            min_score: Labels with a lower score are left out.
+
+        Returns:
+            An iterator over the results, one an item.
+
+        Raises:
+            ValueError: as `search`; for the arguments at once, for an item when it is searched for.
+            TypeError: likewise, and something that can't be iterated over.
+        """
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"batches must be an iterable of embeddings, got {type(batches).__name__}")
+        options: dict[str, Any] = {
+            "beam_size": beam_size,
+            "shortlist_size": shortlist_size,
+            "num_threads": num_threads,
+            "filter": filter if filter is None or isinstance(filter, LabelFilter) else self.label_filter(filter),
+            "min_score": min_score,
+        }
+        # A search for nothing looks at all arguments.
+        self.search(np.empty((0, self.dim), dtype=np.float32), k, **options)
+        return (self.search(embeddings, k, **options) for embeddings in batches)
 
     def beam(
         self, embeddings: npt.ArrayLike, *, beam_size: int | None = None, num_threads: int | None = None
@@ -257,13 +334,98 @@ class Index:
         beam_size: int | None = None,
         shortlist_size: int | None = None,
         num_threads: int | None = None,
+        filter: Any = None,
     ) -> ShortlistResult:
         """Finds the shortlist of each query: the labels that a search scores. Arguments as for `search`."""
         queries, single = _arrays.as_embeddings(embeddings, self.dim)
-        options = self._sizes(beam_size, shortlist_size, num_threads)
-        out = _empty_results(len(queries), min(options[1], self.num_labels))
-        self._core.shortlist(queries, out, *options)
+        sizes = self._sizes(beam_size, shortlist_size, num_threads)
+        out = _empty_results(len(queries), min(sizes[1], self.num_labels))
+        self._core.shortlist(queries, out, *sizes, self._as_filter(filter, len(queries)))
         return ShortlistResult(*_first_if(single, out))
+
+    def label_filter(self, labels: Any) -> LabelFilter:
+        """Makes a filter of labels for `search`, to be used as often as wanted, on any threads.
+
+        It takes memory for 32 bits a label that it allows, or for one bit a label of the index, whichever is less.
+
+        Args:
+            labels: The labels to allow: ids in any order, repeated or not; or names; or a boolean mask [L].
+
+        Raises:
+            ValueError: an id or a name that no label has, a mask of another length.
+            TypeError: neither of the three.
+        """
+        given = _arrays.as_labels(labels)
+        if isinstance(given, list):
+            return self._core.label_filter(self._core.find_labels(given))
+        if given.dtype != bool:
+            return self._core.label_filter(given)
+        if len(given) != self.num_labels:
+            raise ValueError(f"a boolean mask must have {self.num_labels} values, one a label, got {len(given)}")
+        return self._core.label_filter_of_mask(np.ascontiguousarray(given))
+
+    def explain(
+        self,
+        embedding: npt.ArrayLike,
+        labels: Any,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        filter: Any = None,
+    ) -> tuple[LabelExplanation, ...]:
+        """Says how a search treats labels: why it returns them, or why not.
+
+        Args:
+            embedding: One query [D] (or [1, D]).
+            labels: Ids or names of the labels to explain, returned by a search or not.
+            beam_size: As for `search`, like what follows.
+            shortlist_size: S.
+            filter: A filter.
+
+        Returns:
+            An explanation for each label, in their order; printed, it is a sentence. Scores agree with those of
+            `search`.
+
+        Raises:
+            ValueError: as `search`, several embeddings, an id or a name that no label has.
+            TypeError: as `search`, labels that are neither ids nor names.
+        """
+        queries, _ = _arrays.as_embeddings(embedding, self.dim)
+        if len(queries) != 1:
+            raise ValueError(f"explain takes one embedding, got {len(queries)}")
+        given = _arrays.as_labels(labels)
+        if not isinstance(given, list) and given.dtype == bool:
+            raise TypeError("labels must be ids or names, got booleans")
+        ids = self._core.find_labels(given) if isinstance(given, list) else given
+        *reach, explanations = self._core.explain(
+            queries, ids, *self._sizes(beam_size, shortlist_size, None)[:2], self._as_filter(filter, 1)
+        )
+        names = self._core.names(ids) if self._core.has_names else [None] * len(ids)
+        return tuple(explanation(*pair, Sizes(*reach)) for pair in zip(explanations, names, strict=True))
+
+    def clusters(self, label: int) -> ClusterEdges:
+        """The clusters that lead to a label, and the weights of their edges.
+
+        The first call on an index (of this, of `explain` or with a filter of few labels) sorts all edges by label,
+        and keeps that in memory: 8 bytes an edge and 8 a label.
+
+        Raises:
+            ValueError: an id that no label has.
+            TypeError: not an integer.
+        """
+        return ClusterEdges(*self._core.clusters_of(_arrays.as_id("label", label, self.num_labels)))
+
+    def labels(self, cluster: int) -> LabelEdges:
+        """The labels that a cluster leads to, and the weights of its edges: read-only views of the adjacency.
+
+        Raises:
+            ValueError: an id that no cluster has.
+            TypeError: not an integer.
+        """
+        row = _arrays.as_id("cluster", cluster, self.num_clusters)
+        indptr, labels, weights = self._core.adjacency
+        edges = slice(indptr[row], indptr[row + 1])
+        return LabelEdges(labels[edges], weights[edges])
 
     def names(self, labels: npt.ArrayLike) -> Any:
         """The names of labels, e.g. those that `search` returns.
@@ -278,8 +440,6 @@ class Index:
             ValueError: an id that no label has, or an index without label names.
             TypeError: ids that aren't integers.
         """
-        if not self._core.has_names:
-            raise ValueError("this index has no label names: give label_names to Index.build")
         ids = _arrays.as_label_ids(labels, self.num_labels)
         names = np.empty(ids.size, dtype=object)
         names[:] = self._core.names(ids.ravel())
@@ -449,6 +609,21 @@ class Index:
             None if num_threads is None else _arrays.as_count("num_threads", num_threads),
         )
 
+    def _as_filter(self, given: Any, num_queries: int) -> "_Filter | None":
+        """What the core takes for the filter that the caller gives."""
+        if given is None or isinstance(given, LabelFilter):
+            return given
+        if isinstance(given, (list, tuple)) and any(item is None or isinstance(item, LabelFilter) for item in given):
+            for at, item in enumerate(given):
+                if not (item is None or isinstance(item, LabelFilter)):
+                    raise TypeError(f"filter[{at}] must be a LabelFilter or None, got {type(item).__name__}")
+            if len(given) != num_queries:
+                raise ValueError(f"filter must have {num_queries} filters, one a query, got {len(given)}")
+            return list(given)
+        if _arrays.is_csr(given):
+            return _arrays.as_filter_rows(given, (num_queries, self.num_labels))
+        return self.label_filter(given)
+
 
 def _from_files(files: dict[str, bytes]) -> Index:
     """Unpickles an index that was built."""
@@ -503,13 +678,6 @@ def _as_dtype(dtype: Any) -> str:
     if not isinstance(dtype, str):
         raise TypeError(f"dtype must be a str, such as 'float32', got {type(dtype).__name__}")
     return dtype
-
-
-def _as_float(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
 
 
 def _empty_results(num_queries: int, width: int) -> tuple[IntArray, FloatArray]:

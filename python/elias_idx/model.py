@@ -107,6 +107,8 @@ class Model:
         beam_size: int | None = None,
         shortlist_size: int | None = None,
         num_threads: int | None = None,
+        filter: Any = None,
+        min_score: float | None = None,
     ) -> Prediction:
         """The k best labels of each text.
 
@@ -116,6 +118,8 @@ class Model:
             beam_size: as in `Index.search`.
             shortlist_size: as in `Index.search`.
             num_threads: as in `Index.search`.
+            filter: as in `Index.search`; e.g. the names of the labels to choose from.
+            min_score: as in `Index.search`; labels with a lower score are left out.
         """
         found = self.index.search(
             self.encode(texts),
@@ -124,6 +128,8 @@ class Model:
             beam_size=beam_size,
             shortlist_size=shortlist_size,
             num_threads=num_threads,
+            filter=filter,
+            min_score=min_score,
         )
         counts = (found.labels >= 0).sum(1)
         names = self.index.names(found.labels)

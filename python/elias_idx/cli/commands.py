@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import sys
 import typing
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 import elias_idx
+from elias_idx import LabelFilter
 from elias_idx.config import Config
 from elias_idx.data import read_rows, write_rows
 from elias_idx.errors import DataError, EliasIdxError
@@ -139,6 +141,7 @@ def train(
     epilog="""\b
 Examples:
   elias-idx predict model texts.jsonl --out predictions.jsonl --k 5
+  elias-idx predict model texts.jsonl --out predictions.jsonl --allow names.txt --min-score 0.1
   elias-idx predict model embeddings.npy --out predictions.jsonl"""
 )
 @click.argument("model", type=_FOLDER)
@@ -148,14 +151,19 @@ Examples:
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
 @click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@click.option("--allow", type=_FILE, help="the only labels to predict: a text file with a name a line")
+@click.option("--min-score", type=float, help="labels with a lower score are left out")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @_explained
-def predict(model: Path, inputs: Path, out: Path, overwrite: bool, **options: Any) -> None:
+def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes {"labels": [...], "scores": [...]} for the text of each row of INPUT, in order, best first."""
     to_stdout = str(out) == "-"
     if not to_stdout:
         _check_output(out, overwrite)
+    if math.isnan(options["min_score"] or 0.0):
+        raise click.UsageError("--min-score must be a number")
     loaded = Model.load(model)
+    options["filter"] = None if allow is None else _label_filter(loaded.index, allow)
     rows = _inputs(inputs, needs_embeddings=loaded.encoder.kind == "precomputed")
 
     def predictions() -> Iterator[dict[str, Any]]:
@@ -171,6 +179,14 @@ def predict(model: Path, inputs: Path, out: Path, overwrite: bool, **options: An
             click.echo(json.dumps(row, ensure_ascii=False))
     else:
         write_rows(out.resolve(), predictions())
+
+
+def _label_filter(index: Index, path: Path) -> LabelFilter:
+    """A filter of the labels that a file names line by line."""
+    try:
+        return index.label_filter([line for line in path.read_text(encoding="utf-8").splitlines() if line])
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _check_output(out: Path, overwrite: bool) -> None:

@@ -4,6 +4,8 @@
 //! be wrong with their contents is checked by the core. Work runs detached from the interpreter.
 
 mod errors;
+mod explain;
+mod filter;
 mod views;
 mod writer;
 
@@ -20,6 +22,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use errors::{EliasIdxError, FormatError, raise};
+use explain::Explanations;
+use filter::{Filter, LabelFilter};
 use writer::{IndexWriter, destination};
 
 /// A read-only, thread-safe index; see `elias_idx.Index`.
@@ -28,6 +32,9 @@ struct Index(elias_idx::Index);
 
 /// Where results go: label or cluster ids, and scores.
 type Out<'py> = (PyReadwriteArray2<'py, i64>, PyReadwriteArray2<'py, f32>);
+
+/// Clusters, and the weights of the edges that lead from them.
+type Edges<'py> = (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>);
 
 #[pymethods]
 impl Index {
@@ -87,7 +94,8 @@ impl Index {
     }
 
     /// Searches for `queries` [Q, D] and fills `out`, two arrays [Q, k].
-    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads))]
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter, min_score))]
+    #[expect(clippy::too_many_arguments, reason = "a search has many options")]
     fn search(
         &self,
         py: Python<'_>,
@@ -96,11 +104,21 @@ impl Index {
         beam_size: Option<usize>,
         shortlist_size: Option<usize>,
         num_threads: Option<usize>,
+        filter: Option<Filter<'_>>,
+        min_score: Option<f64>,
     ) -> PyResult<()> {
-        let options = SearchOptions { beam_size, shortlist_size, num_threads };
+        let options = SearchOptions {
+            beam_size,
+            shortlist_size,
+            num_threads,
+            min_score,
+            ..SearchOptions::default()
+        };
         let k = out.0.shape()[1];
-        self.run(py, &queries, out, |queries, out, stop| {
-            self.0.search_into(queries, k, &options, out, stop)
+        filter::with_filter(&self.0, filter, options, |options| {
+            self.run(py, &queries, out, |queries, out, stop| {
+                self.0.search_into(queries, k, options, out, stop)
+            })
         })
     }
 
@@ -114,14 +132,15 @@ impl Index {
         beam_size: Option<usize>,
         num_threads: Option<usize>,
     ) -> PyResult<()> {
-        let options = SearchOptions { beam_size, shortlist_size: None, num_threads };
+        let options = SearchOptions { beam_size, num_threads, ..SearchOptions::default() };
         self.run(py, &queries, out, |queries, out, stop| {
             self.0.beam_into(queries, &options, out, stop)
         })
     }
 
     /// Finds the shortlists of `queries` [Q, D] and fills `out`, two arrays [Q, min(S, L)].
-    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads))]
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter))]
+    #[expect(clippy::too_many_arguments, reason = "a search has many options")]
     fn shortlist(
         &self,
         py: Python<'_>,
@@ -130,11 +149,72 @@ impl Index {
         beam_size: Option<usize>,
         shortlist_size: Option<usize>,
         num_threads: Option<usize>,
+        filter: Option<Filter<'_>>,
     ) -> PyResult<()> {
-        let options = SearchOptions { beam_size, shortlist_size, num_threads };
-        self.run(py, &queries, out, |queries, out, stop| {
-            self.0.shortlist_into(queries, &options, out, stop)
+        let options =
+            SearchOptions { beam_size, shortlist_size, num_threads, ..SearchOptions::default() };
+        filter::with_filter(&self.0, filter, options, |options| {
+            self.run(py, &queries, out, |queries, out, stop| {
+                self.0.shortlist_into(queries, options, out, stop)
+            })
         })
+    }
+
+    /// A filter of the labels with these ids.
+    fn label_filter(
+        &self,
+        py: Python<'_>,
+        labels: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<LabelFilter> {
+        let labels = labels.as_slice()?;
+        py.detach(|| self.0.label_filter(labels)).map(LabelFilter).map_err(raise)
+    }
+
+    /// A filter of the labels whose element of `mask` [L] is true.
+    fn label_filter_of_mask(
+        &self,
+        py: Python<'_>,
+        mask: PyReadonlyArray1<'_, bool>,
+    ) -> PyResult<LabelFilter> {
+        let mask = mask.as_slice()?;
+        py.detach(|| self.0.label_filter_of_mask(mask)).map(LabelFilter).map_err(raise)
+    }
+
+    /// The ids of the labels with these names.
+    fn find_labels<'py>(
+        &self,
+        py: Python<'py>,
+        names: &Bound<'_, PyList>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let names = read_names("labels", names)?;
+        let label_names = self.names_or_error()?;
+        let ids = py.detach(|| label_names.find(&names)).map_err(raise)?;
+        Ok(PyArray1::from_vec(py, ids))
+    }
+
+    /// How a search for `queries` [1, D] treats `labels`.
+    #[pyo3(signature = (queries, labels, beam_size, shortlist_size, filter))]
+    fn explain(
+        &self,
+        py: Python<'_>,
+        queries: PyReadonlyArray2<'_, f32>,
+        labels: PyReadonlyArray1<'_, i64>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        filter: Option<Filter<'_>>,
+    ) -> PyResult<Explanations> {
+        let options = SearchOptions { beam_size, shortlist_size, ..SearchOptions::default() };
+        let (query, labels) = (queries.as_slice()?, labels.as_slice()?);
+        filter::with_filter(&self.0, filter, options, |options| {
+            interruptible(py, |stop| self.0.explain(query, labels, options, stop))
+        })
+        .map(Explanations::from)
+    }
+
+    /// The clusters that lead to a label, and the weights of these edges.
+    fn clusters_of<'py>(&self, py: Python<'py>, label: usize) -> PyResult<Edges<'py>> {
+        let (clusters, weights) = interruptible(py, |stop| self.0.clusters_of(label, stop))?;
+        Ok((PyArray1::from_vec(py, clusters), PyArray1::from_vec(py, weights)))
     }
 
     /// Writes the classifiers of `labels` [n] to `out` [n, D'], as float32.
@@ -161,8 +241,7 @@ impl Index {
         py: Python<'py>,
         labels: PyReadonlyArray1<'_, i64>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let no_names = || PyValueError::new_err("this index has no label names");
-        let names = self.0.label_names().ok_or_else(no_names)?;
+        let names = self.names_or_error()?;
         let list = PyList::empty(py);
         for &label in labels.as_slice()? {
             if label == -1 {
@@ -309,21 +388,34 @@ impl Index {
         }
         let queries = queries.as_slice()?;
         let out = HitsMut { ids: out.0.as_slice_mut()?, scores: out.1.as_slice_mut()? };
-        let mut signal = None;
-        let result = py.detach(|| {
-            let mut stop = || {
-                // The first is kept: Python tells of each signal once.
-                if signal.is_none() {
-                    signal = Python::attach(|py| py.check_signals().err());
-                }
-                signal.is_some()
-            };
-            search(queries, out, &mut stop)
-        });
-        match signal {
-            Some(signal) => Err(signal),
-            None => result.map_err(raise),
-        }
+        interruptible(py, |stop| search(queries, out, stop))
+    }
+
+    fn names_or_error(&self) -> PyResult<&LabelNames> {
+        let message = "this index has no label names: give label_names to Index.build";
+        self.0.label_names().ok_or_else(|| PyValueError::new_err(message))
+    }
+}
+
+/// Runs `work` detached from the interpreter; signals are looked at whenever it asks whether to stop.
+fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&mut dyn FnMut() -> bool) -> elias_idx::Result<T> + Send,
+) -> PyResult<T> {
+    let mut signal = None;
+    let result = py.detach(|| {
+        let mut stop = || {
+            // The first is kept: Python tells of each signal once.
+            if signal.is_none() {
+                signal = Python::attach(|py| py.check_signals().err());
+            }
+            signal.is_some()
+        };
+        work(&mut stop)
+    });
+    match signal {
+        Some(signal) => Err(signal),
+        None => result.map_err(raise),
     }
 }
 
@@ -332,16 +424,21 @@ fn parse_dtype(name: &str) -> PyResult<Dtype> {
 }
 
 /// Joins a list of `str`.
-fn read_names(names: &Bound<'_, PyList>) -> PyResult<LabelNames> {
+fn read_label_names(names: &Bound<'_, PyList>) -> PyResult<LabelNames> {
+    LabelNames::new(&read_names("label_names", names)?).map_err(raise)
+}
+
+/// The texts of a list of `str`, which the caller calls `what`.
+fn read_names(what: &str, names: &Bound<'_, PyList>) -> PyResult<Vec<String>> {
     let mut texts = Vec::with_capacity(names.len());
-    for (label, name) in names.iter().enumerate() {
+    for (at, name) in names.iter().enumerate() {
         let text = name.cast_into::<PyString>()?.to_str().map(str::to_owned).map_err(|_| {
             let message = "is not valid Unicode (it holds a lone surrogate)";
-            PyValueError::new_err(format!("label_names[{label}] {message}"))
+            PyValueError::new_err(format!("{what}[{at}] {message}"))
         })?;
         texts.push(text);
     }
-    LabelNames::new(&texts).map_err(raise)
+    Ok(texts)
 }
 
 /// Moves a finished folder to its place at once: forced to disk, then renamed, or exchanged with the
@@ -373,6 +470,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
     module.add("FormatError", module.py().get_type::<FormatError>())?;
     module.add_class::<Index>()?;
+    module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)

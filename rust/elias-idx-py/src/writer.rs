@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use crate::errors::raise;
-use crate::{Index, parse_dtype, read_names};
+use crate::{Index, parse_dtype, read_label_names};
 
 /// Builds an index in memory or in a folder; see `elias_idx::IndexWriter`. A context manager: what is
 /// unfinished at the end of its block is given up, and nothing is left of it.
@@ -38,7 +38,7 @@ impl IndexWriter {
         path: Option<PathBuf>,
         overwrite: bool,
     ) -> PyResult<Self> {
-        let label_names = label_names.map(read_names).transpose()?;
+        let label_names = label_names.map(read_label_names).transpose()?;
         let parts = IndexParts {
             num_labels: label_shape.0,
             num_clusters: cluster_weights.shape()[0],

@@ -74,6 +74,14 @@ impl Adjacency {
 }
 
 impl<'a> AdjacencyView<'a> {
+    pub(crate) fn num_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn num_edges(&self) -> usize {
+        self.rows.labels.len()
+    }
+
     /// The labels of a cluster and the weights of its edges, best first.
     pub(crate) fn row(&self, cluster: usize) -> (&'a [u32], &'a [f32]) {
         self.rows.row(cluster)

@@ -154,6 +154,18 @@ pub enum ArgumentError {
     /// The label names can't be used.
     #[error("label_names: {0}")]
     BadNames(String),
+    /// The CSR matrix of a filter is broken.
+    #[error("filter: {0}")]
+    BadFilter(String),
+    /// A filter was made by another index, whose labels may be others.
+    #[error("the filter was made by another index: make it with label_filter of this one")]
+    ForeignFilter,
+    /// The least score isn't a number.
+    #[error("min_score must not be NaN")]
+    BadMinScore,
+    /// A name that no label has.
+    #[error("no label is called {0:?}")]
+    NoSuchName(String),
     /// A label id doesn't exist.
     #[error("label {label} is out of range: the index has {num_labels} labels")]
     NoSuchLabel {

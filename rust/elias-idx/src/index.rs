@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use crate::adjacency::Adjacency;
+use crate::by_label::LazyByLabel;
 use crate::error::{ArgumentError, FormatError, Result};
 use crate::format::MANIFEST_FILE;
 use crate::format::manifest::Dims;
@@ -90,6 +91,7 @@ pub struct Index {
     pub(crate) label_codes: Option<CodedRows>,
     /// Memory for searches.
     pub(crate) workers: Workers,
+    pub(crate) by_label: LazyByLabel,
     /// What all of these lie in.
     files: Files,
     source: Option<Source>,
@@ -139,6 +141,7 @@ impl Index {
         let label_codes = label_codes(&files)?;
         Ok(Self {
             workers: Workers::default(),
+            by_label: LazyByLabel::default(),
             dims: files.manifest.dims,
             defaults: files.manifest.defaults,
             cluster_weights: matrix(schema::CLUSTER_WEIGHTS, num_clusters, dim)?,
@@ -192,6 +195,11 @@ impl Index {
 
     pub(crate) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The checksum that covers all of the index.
+    pub(crate) fn sha256(&self) -> &str {
+        self.files.manifest.sha256()
     }
 
     pub(crate) fn dims(&self) -> Dims {
@@ -288,6 +296,26 @@ impl Index {
     pub fn adjacency(&self) -> (&[u64], &[u32], &[f32]) {
         let adjacency = &self.adjacency;
         (adjacency.offsets.as_slice(), adjacency.labels.as_slice(), adjacency.weights.as_slice())
+    }
+
+    /// The clusters that lead to a label and the weights of their edges, by descending weight, then
+    /// cluster. The first call on an index sorts all edges by label; `stop` may end it.
+    ///
+    /// # Errors
+    /// [`ArgumentError::NoSuchLabel`]; [`crate::Error::OutOfMemory`];
+    /// [`crate::Error::Interrupted`] when `stop` returns true.
+    pub fn clusters_of(
+        &self,
+        label: usize,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        if label >= self.num_labels() {
+            let (label, num_labels) = (label as i64, self.num_labels());
+            return Err(ArgumentError::NoSuchLabel { label, num_labels }.into());
+        }
+        let mut edges = self.by_label(stop)?.row(label as u32).to_vec();
+        edges.sort_by(|a, b| b.weight.total_cmp(&a.weight));
+        Ok(edges.iter().map(|edge| (edge.cluster, edge.weight)).unzip())
     }
 
     /// `W_L` \[L, D'\]; None where the dtype is int8. See [`Index::label_row`] for a row of any dtype.

@@ -70,6 +70,23 @@ impl LabelNames {
         std::str::from_utf8(name).map_err(|_| damaged("is not UTF-8"))
     }
 
+    /// The ids of the labels with these names, in their order. Takes a pass over all names.
+    ///
+    /// # Errors
+    /// [`ArgumentError::NoSuchName`] for the first name that no label has.
+    pub fn find<S: AsRef<str>>(&self, names: &[S]) -> Result<Vec<i64>> {
+        let mut ids: HashMap<&str, Option<i64>> =
+            names.iter().map(|name| (name.as_ref(), None)).collect();
+        for label in 0..self.len() {
+            if let Some(id) = ids.get_mut(self.get(label)?) {
+                *id = Some(label as i64);
+            }
+        }
+        let found =
+            |name: &str| ids[name].ok_or_else(|| ArgumentError::NoSuchName(name.to_owned()).into());
+        names.iter().map(|name| found(name.as_ref())).collect()
+    }
+
     /// Checks the ends of the offsets; what lies between is checked when a name is read.
     pub(crate) fn check_ends(&self) -> Result<(), String> {
         let offsets = self.offsets.as_slice();
@@ -94,6 +111,15 @@ mod tests {
         assert_eq!(names.get(2).unwrap(), "Fièvre 🌡");
         assert!(names.get(3).is_err());
         names.check_ends().unwrap();
+    }
+
+    #[test]
+    fn labels_are_found_by_name() {
+        let names = LabelNames::new(&["Cholera", "", "Fièvre 🌡"]).unwrap();
+        assert_eq!(names.find(&["Fièvre 🌡", "Cholera", "", "Cholera"]).unwrap(), [2, 0, 1, 0]);
+        assert!(names.find::<&str>(&[]).unwrap().is_empty());
+        let error = names.find(&["", "cholera", "nothing"]).unwrap_err();
+        assert_eq!(error.to_string(), "no label is called \"cholera\"");
     }
 
     #[test]

@@ -34,7 +34,9 @@ compile_error!("elias_idx reads little-endian files in place and has no big-endi
 
 mod adjacency;
 mod build;
+mod by_label;
 mod error;
+mod filter;
 pub mod format;
 mod index;
 mod kernels;
@@ -51,6 +53,7 @@ mod threads;
 
 pub use build::{IndexParts, IndexWriter};
 pub use error::{ArgumentError, Error, FormatError, Result};
+pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
 pub use index::{Defaults, Index, Loading, Source};
@@ -65,4 +68,4 @@ pub fn instruction_set() -> Result<&'static str> {
     Ok(kernels::Kernels::detect()?.name())
 }
 
-pub use search::{Hits, HitsMut, SearchOptions};
+pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};

@@ -149,6 +149,15 @@ impl DerefMut for Memory {
     }
 }
 
+/// Zeros, or an error where there is no memory for them; `what` says for whom they are.
+pub(crate) fn zeros<T: Copy + Default>(what: &'static str, len: usize) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    let bytes = len.saturating_mul(size_of::<T>());
+    values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what, bytes })?;
+    values.resize(len, T::default());
+    Ok(values)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Seek, Write};

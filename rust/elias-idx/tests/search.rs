@@ -5,46 +5,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Model, Numbers, Oracle, Ranking, options};
+use common::{Model, Numbers, Oracle, Ranking, SCREENED, assert_row, compare, options};
 use elias_idx::{Dtype, Error, Hits, HitsMut, Index, SearchOptions};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-
-/// Holds one row of results to the oracle's; see [`compare`].
-fn assert_row(hits: &Hits, row: usize, expected: &Ranking) {
-    let row = row * hits.width..(row + 1) * hits.width;
-    if let Err(message) = compare(&hits.ids[row.clone()], &hits.scores[row], expected) {
-        panic!("{message}");
-    }
-}
-
-/// Compares ids and scores, padded with −1 and 0, to the oracle's ranking.
-///
-/// Scores agree relatively, as far as rounding leaves them. Another id than the oracle's is forgiven
-/// only where the oracle's score of that very id ties with the expected one; and not where all that
-/// ties there is exactly equal, for then the smaller id comes first whatever the rounding.
-fn compare(ids: &[i64], scores: &[f32], expected: &Ranking) -> Result<(), String> {
-    let found = expected.all.len().min(ids.len());
-    if ids[found..].iter().any(|&id| id != -1) || scores[found..].iter().any(|&score| score != 0.0)
-    {
-        return Err(format!("{ids:?} {scores:?} are padded wrongly, {found} can be found"));
-    }
-    for (at, (&id, &score)) in ids[..found].iter().zip(scores).enumerate() {
-        let (expected_id, expected_score) = expected.all[at];
-        let allowed = (1e-6 + expected.rounding) * expected_score;
-        let ties = |score: f64| (score - expected_score).abs() <= allowed;
-        if !ties(f64::from(score)) {
-            return Err(format!("score {score} instead of {expected_score} at {at}"));
-        }
-        let tied = || expected.all.iter().filter(|pair| ties(pair.1));
-        let known = tied().any(|pair| i64::from(pair.0) == id);
-        let equal = tied().all(|pair| pair.1 == expected_score);
-        if ids[..at].contains(&id) || id != i64::from(expected_id) && (!known || equal) {
-            return Err(format!("id {id} instead of {expected_id} at {at}"));
-        }
-    }
-    Ok(())
-}
 
 #[test]
 fn the_comparison_notices_what_is_wrong() {
@@ -92,9 +56,6 @@ struct Sizes {
     shortlist_size: usize,
 }
 
-/// The relative error of scores whose softmax's denominator was summed from codes.
-const SCREENED: f64 = 2e-3;
-
 fn assert_parity(model: &Model, queries: &[f32], sizes: Sizes) {
     for screen in [false, true] {
         let index = model.build_as(Dtype::Float32, screen, None);
@@ -105,7 +66,7 @@ fn assert_parity(model: &Model, queries: &[f32], sizes: Sizes) {
 fn assert_parity_of(index: &Index, error: f64, model: &Model, queries: &[f32], sizes: Sizes) {
     let Sizes { k, beam_size, shortlist_size } = sizes;
     let options = options(beam_size, shortlist_size);
-    let oracle = Oracle { model, beam_size, shortlist_size };
+    let oracle = Oracle { model, beam_size, shortlist_size, allowed: None };
     let hits = index.search(queries, k, &options, &mut || false).unwrap();
     let beam = index.beam(queries, &options, &mut || false).unwrap();
     let shortlist = index.shortlist(queries, &options, &mut || false).unwrap();
@@ -195,7 +156,7 @@ fn no_queries_give_no_results() {
 #[test]
 fn bad_arguments_are_refused() {
     let index = Model::random(5, 4, 6, 20, 5).build();
-    let message = |queries: &[f32], k: usize, options: SearchOptions| {
+    let message = |queries: &[f32], k: usize, options: SearchOptions<'_>| {
         index.search(queries, k, &options, &mut || false).unwrap_err().to_string()
     };
     let plain = SearchOptions::default();
@@ -203,7 +164,8 @@ fn bad_arguments_are_refused() {
     assert_eq!(message(&queries, 0, plain), "k must be at least 1, got 0");
     assert_eq!(message(&queries[1..], 1, plain), "queries must have 12 values, got 11");
     let zero = |beam_size, shortlist_size, num_threads| {
-        let options = SearchOptions { beam_size, shortlist_size, num_threads };
+        let options =
+            SearchOptions { beam_size, shortlist_size, num_threads, ..SearchOptions::default() };
         message(&queries, 1, options)
     };
     assert!(zero(Some(0), None, None).starts_with("beam_size"));

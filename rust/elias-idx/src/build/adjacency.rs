@@ -27,7 +27,7 @@ impl AdjacencyWriter {
         num_clusters: usize,
         num_labels: usize,
     ) -> Result<Self> {
-        check_offsets(offsets, num_edges, num_clusters).map_err(bad)?;
+        check_offsets(offsets, num_edges, num_clusters, "num_clusters").map_err(bad)?;
         let offsets: Vec<u64> = offsets.iter().map(|&offset| offset.unsigned_abs()).collect();
         store.put(schema::ADJACENCY_OFFSETS, &[offsets.len()], &offsets)?;
         Ok(Self {
@@ -131,12 +131,18 @@ fn bad(message: String) -> ArgumentError {
     ArgumentError::BadAdjacency(message)
 }
 
-/// Checks the structure of a caller's CSR before anything walks it.
-fn check_offsets(offsets: &[i64], num_edges: usize, num_clusters: usize) -> Result<(), String> {
-    if offsets.len() != num_clusters + 1 {
+/// Checks the offsets of a caller's CSR before anything walks it. `rows_name` is what the caller calls
+/// the number of rows.
+pub(crate) fn check_offsets(
+    offsets: &[i64],
+    num_entries: usize,
+    num_rows: usize,
+    rows_name: &str,
+) -> Result<(), String> {
+    if offsets.len() != num_rows + 1 {
         return Err(format!(
-            "indptr must have num_clusters + 1 = {} entries, got {}",
-            num_clusters + 1,
+            "indptr must have {rows_name} + 1 = {} entries, got {}",
+            num_rows + 1,
             offsets.len()
         ));
     }
@@ -150,10 +156,10 @@ fn check_offsets(offsets: &[i64], num_edges: usize, num_clusters: usize) -> Resu
             offsets[row + 1]
         ));
     }
-    if offsets[num_clusters] != num_edges as i64 {
+    if offsets[num_rows] != num_entries as i64 {
         return Err(format!(
-            "indptr must end at the number of entries, {num_edges}, got {}",
-            offsets[num_clusters]
+            "indptr must end at the number of entries, {num_entries}, got {}",
+            offsets[num_rows]
         ));
     }
     Ok(())

@@ -15,6 +15,7 @@ use crate::label_rows::Dtype;
 use crate::matrix::{MAX_IDS, MatrixView, check_finite};
 use crate::quantize::MAX_COLS;
 use adjacency::AdjacencyWriter;
+pub(crate) use adjacency::check_offsets;
 use labels::LabelWriter;
 
 /// What an index is built from; matrices are row after row.

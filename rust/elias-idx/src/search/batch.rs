@@ -52,9 +52,10 @@ pub(crate) fn run(
         return threads::lead(num_threads, hook, |team| {
             let mut worker = plan.workers.take();
             let rows = out.ids.chunks_mut(width).zip(out.scores.chunks_mut(width));
-            let result = queries.chunks(plan.dim()).zip(rows).try_for_each(|(queries, row)| {
+            let mut rows = queries.chunks(plan.dim()).zip(rows).enumerate();
+            let result = rows.try_for_each(|(first, (queries, row))| {
                 let out = HitsMut { ids: row.0, scores: row.1 };
-                worker.run(plan, goal, width, Block { queries, out }, team)
+                worker.run(plan, goal, width, Block { first, queries, out }, team)
             });
             plan.workers.give_back(worker);
             result
@@ -66,7 +67,11 @@ pub(crate) fn run(
             .chunks(block * plan.dim())
             .zip(out.ids.chunks_mut(block * width))
             .zip(out.scores.chunks_mut(block * width))
-            .map(|((queries, ids), scores)| Block { queries, out: HitsMut { ids, scores } }),
+            .enumerate()
+            .map(|(i, ((queries, ids), scores))| {
+                let out = HitsMut { ids, scores };
+                Block { first: i * block, queries, out }
+            }),
     );
     let work = |_: usize, pulse: &mut Pulse<'_>| {
         let mut worker = plan.workers.take();

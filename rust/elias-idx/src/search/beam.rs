@@ -47,6 +47,16 @@ pub(crate) struct BeamSearch {
     logits: Vec<f32>,
     top: TopK,
     beam: Vec<BeamCluster>,
+    /// What turns exact logits into scores, where clusters were screened; None where the logits that
+    /// were passed have become the scores of all clusters.
+    scaling: Option<Scaling>,
+}
+
+/// Scores are min(1, scale · exp(logit − max)).
+#[derive(Clone, Copy)]
+struct Scaling {
+    max: f32,
+    scale: f32,
 }
 
 /// The numbers of a query that its beam is selected with.
@@ -63,6 +73,8 @@ pub(crate) fn logits_stride(plan: &Plan<'_>) -> usize {
     plan.cluster_panels.map_or(plan.num_clusters(), |panels| panels.scales.len())
 }
 
+/// Rows here and there are read this many times as slowly as all of them, about.
+const FEW_ROWS: usize = 4;
 /// Clusters that a thread scores at once, for a single query: whole panels.
 const PART: usize = 16 * PANEL_ROWS;
 
@@ -111,9 +123,9 @@ impl BeamSearch {
     ) {
         self.top.reset(size);
         let screen = plan.cluster_panels.zip(query.meta);
-        if !screen
-            .is_some_and(|(panels, meta)| self.screened(plan, panels, query, meta, logits, size))
-        {
+        self.scaling = screen
+            .and_then(|(panels, meta)| self.screened(plan, panels, query, meta, logits, size));
+        if self.scaling.is_none() {
             if screen.is_some() {
                 let queries = MatrixView::new(query.values, query.values.len());
                 plan.kernels.linear(plan.cluster_weights, Some(plan.cluster_bias), queries, logits);
@@ -121,6 +133,62 @@ impl BeamSearch {
             plan.kernels.cluster_scores(logits, plan.alpha);
             self.top.push_all(logits);
         }
+        self.take_beam();
+    }
+
+    /// The scores \[C\] of the query that the last beam was selected for: at least those of `wanted`,
+    /// in place of its `logits`.
+    ///
+    /// # Errors
+    /// Those of the loops.
+    pub(crate) fn score<'a>(
+        &mut self,
+        plan: &Plan<'_>,
+        query: BeamQuery<'_>,
+        logits: &'a mut [f32],
+        wanted: &[u32],
+        loops: &mut impl Loops,
+    ) -> Result<&'a [f32]> {
+        let Some(Scaling { max, scale }) = self.scaling else { return Ok(logits) };
+        if wanted.len() * FEW_ROWS < logits.len() {
+            self.candidates.clear();
+            self.candidates.extend_from_slice(wanted);
+            self.score_exactly(plan, query.values, 0);
+            plan.kernels.exp_scores(&mut self.logits, max, scale);
+            for (&cluster, &score) in wanted.iter().zip(&self.logits) {
+                logits[cluster as usize] = score;
+            }
+            return Ok(logits);
+        }
+        let queries = MatrixView::new(query.values, query.values.len());
+        loops.for_each_part(logits, PART, &|part, logits| {
+            let range = part * PART..part * PART + logits.len();
+            let (rows, bias) =
+                (plan.cluster_weights.range(range.clone()), &plan.cluster_bias[range]);
+            plan.kernels.linear(rows, Some(bias), queries, logits);
+            plan.kernels.exp_scores(logits, max, scale);
+        })?;
+        self.scaling = None;
+        Ok(logits)
+    }
+
+    /// Selects the best `size` clusters of the query that the last beam was selected for.
+    pub(crate) fn widen(
+        &mut self,
+        plan: &Plan<'_>,
+        query: BeamQuery<'_>,
+        logits: &mut [f32],
+        size: usize,
+    ) {
+        if self.scaling.is_some() {
+            return self.select(plan, query, logits, size);
+        }
+        self.top.reset(size);
+        self.top.push_all(logits);
+        self.take_beam();
+    }
+
+    fn take_beam(&mut self) {
         self.beam.clear();
         self.beam.extend(self.top.finish().iter().map(|&key| {
             let (cluster, score) = unkey(key);
@@ -133,7 +201,7 @@ impl BeamSearch {
         &self.beam
     }
 
-    /// Collects the beam from screened logits; false where they aren't good enough.
+    /// Collects the beam from screened logits; None where they aren't good enough.
     fn screened(
         &mut self,
         plan: &Plan<'_>,
@@ -142,13 +210,13 @@ impl BeamSearch {
         meta: &QueryMeta,
         logits: &[f32],
         size: usize,
-    ) -> bool {
+    ) -> Option<Scaling> {
         let dim = query.values.len();
         let error = max_error(panels, meta, dim);
         let sums = plan.kernels.exp_sums(logits);
         let ExpSums { max, mut sum, mut squares } = sums;
         if !(error.is_finite() && max.is_finite() && sum.is_finite()) {
-            return false;
+            return None;
         }
         let leading = max + (sum * LEADING).ln() as f32;
         // The likeliest first: how good these are tells which others may be as good.
@@ -158,7 +226,7 @@ impl BeamSearch {
         self.score_exactly(plan, query.values, 0);
         let least = plan.kernels.kth_largest(&self.logits, size.min(self.logits.len()));
         if least < max - RANGE {
-            return false;
+            return None;
         }
         // All clusters whose score is cut to 1 tie, and the smaller ids win.
         let cut = max + (sum / plan.alpha).ln() as f32 - error;
@@ -182,14 +250,14 @@ impl BeamSearch {
         // with e is of the order of their lengths' product over √D.
         let deviation = f64::from(panels.mean_residual * meta.norm) / (dim as f64).sqrt();
         if 3.0 * deviation * squares.max(0.0).sqrt() > MAX_ERROR * sum {
-            return false;
+            return None;
         }
         let scale = (plan.alpha / sum).min(f64::from(f32::MAX)) as f32;
         plan.kernels.exp_scores(&mut self.logits, max, scale);
         for (&score, &cluster) in self.logits.iter().zip(&self.candidates) {
             self.top.push(score, cluster);
         }
-        true
+        Some(Scaling { max, scale })
     }
 
     /// The `k`-th largest value, of which there may be fewer: then the smallest.

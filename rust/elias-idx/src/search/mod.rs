@@ -4,31 +4,44 @@
 //! 3. path scores s_c · a of the labels that the beam reaches, and 4. the best S labels: `shortlist`
 //! 5. final scores p = s · sigmoid(w · T e + b): `rerank`, and the best k of them: `top_k`
 //!
+//! For a query with a filter, `filtered` stands in for steps 2 to 4. `explain` says of any label how
+//! each step treated it.
+//!
 //! `batch` runs them for many queries on several threads. Results are ordered by descending score,
 //! equal ones by the smaller id, and are the same for every thread count and split into batches.
 
 mod batch;
 mod beam;
 mod best_paths;
+mod explain;
+mod filtered;
 mod label_major;
-mod plan;
+pub(crate) mod plan;
 mod rerank;
 mod shortlist;
 mod survivors;
 mod top_k;
 mod worker;
 
-use crate::error::{ArgumentError, Error, Result};
+use std::sync::atomic::AtomicBool;
+
+use crate::by_label::ByLabel;
+use crate::error::{ArgumentError, Result};
+use crate::filter::Filter;
 use crate::index::{Index, check_positive};
 use crate::matrix::position_of_non_finite;
-use crate::threads::{self, Hook};
+use crate::storage::zeros;
+use crate::threads::{self, Hook, Pulse};
 use batch::Goal;
 pub(crate) use batch::Workers;
+use filtered::labels_come_first;
 use plan::Plan;
 
+pub use explain::{Explanation, Explanations, Path};
+
 /// What a search may be told; None means the index's own sizes, and all CPUs of this process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SearchOptions {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SearchOptions<'a> {
     /// B: clusters to keep, at least 1; more than there are means all.
     pub beam_size: Option<usize>,
     /// S: labels to keep before the label classifiers, at least 1; more than there are means all.
@@ -36,6 +49,12 @@ pub struct SearchOptions {
     /// Threads to use at most, the calling one included, at least 1. Never more are used than there
     /// are CPUs or than there is work for, and fewer while other searches use the CPUs.
     pub num_threads: Option<usize>,
+    /// Which labels the queries may have; None means all. Others are dropped before the shortlist
+    /// is cut, and the beam widens, beyond B, until it leads to S of those allowed. A beam that is
+    /// asked for by itself knows no filter.
+    pub filter: Option<Filter<'a>>,
+    /// Labels with a final score below this are left out; not NaN.
+    pub min_score: Option<f64>,
 }
 
 /// Results of Q queries, `width` for each, best first; −1 and 0 where there are fewer.
@@ -72,7 +91,7 @@ impl Index {
         &self,
         queries: &[f32],
         k: usize,
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<Hits> {
         self.collect(Goal::Search, queries, k, options, stop)
@@ -86,7 +105,7 @@ impl Index {
         &self,
         queries: &[f32],
         k: usize,
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         out: HitsMut<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
@@ -100,7 +119,7 @@ impl Index {
     pub fn beam(
         &self,
         queries: &[f32],
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<Hits> {
         let width = self.beam_width(options)?;
@@ -114,7 +133,7 @@ impl Index {
     pub fn beam_into(
         &self,
         queries: &[f32],
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         out: HitsMut<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
@@ -128,7 +147,7 @@ impl Index {
     pub fn shortlist(
         &self,
         queries: &[f32],
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<Hits> {
         let width = self.shortlist_width(options)?;
@@ -142,7 +161,7 @@ impl Index {
     pub fn shortlist_into(
         &self,
         queries: &[f32],
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         out: HitsMut<'_>,
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
@@ -153,7 +172,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes of 0.
-    pub fn beam_width(&self, options: &SearchOptions) -> Result<usize> {
+    pub fn beam_width(&self, options: &SearchOptions<'_>) -> Result<usize> {
         Ok(Plan::new(self, options)?.beam_size)
     }
 
@@ -161,7 +180,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Error::Argument`] for sizes of 0.
-    pub fn shortlist_width(&self, options: &SearchOptions) -> Result<usize> {
+    pub fn shortlist_width(&self, options: &SearchOptions<'_>) -> Result<usize> {
         Ok(Plan::new(self, options)?.shortlist_size)
     }
 
@@ -170,11 +189,11 @@ impl Index {
         goal: Goal,
         queries: &[f32],
         width: usize,
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         stop: Hook<'_>,
     ) -> Result<Hits> {
         let len = (queries.len() / self.dim()).saturating_mul(width);
-        let mut hits = Hits { width, ids: zeros(len)?, scores: zeros(len)? };
+        let mut hits = Hits { width, ids: zeros("results", len)?, scores: zeros("results", len)? };
         let out = HitsMut { ids: &mut hits.ids, scores: &mut hits.scores };
         self.run(goal, queries, width, options, out, stop)?;
         Ok(hits)
@@ -185,11 +204,11 @@ impl Index {
         goal: Goal,
         queries: &[f32],
         width: usize,
-        options: &SearchOptions,
+        options: &SearchOptions<'_>,
         out: HitsMut<'_>,
         stop: Hook<'_>,
     ) -> Result<()> {
-        let plan = Plan::new(self, options)?;
+        let mut plan = Plan::new(self, options)?;
         check_positive("k", width)?;
         check_queries(queries, self.dim())?;
         let num_queries = queries.len() / self.dim();
@@ -200,11 +219,24 @@ impl Index {
                 return Err(ArgumentError::WrongLength { name, expected, received }.into());
             }
         }
+        if let Some(filter) = options.filter {
+            filter.check(self, num_queries)?;
+            if filter.least_count().is_some_and(|count| labels_come_first(count, &plan)) {
+                plan.by_label = Some(self.by_label(stop)?);
+            }
+        }
         batch::run(&plan, goal, width, queries, out, num_threads, stop)
+    }
+
+    /// The edges by label, made on the first call.
+    pub(crate) fn by_label(&self, stop: Hook<'_>) -> Result<&ByLabel> {
+        let flag = AtomicBool::new(false);
+        let mut pulse = Pulse::leader(&flag, stop);
+        self.by_label.get(self.adjacency.view(), self.num_labels(), &mut || pulse.stopped())
     }
 }
 
-fn num_threads(options: &SearchOptions) -> Result<usize, ArgumentError> {
+fn num_threads(options: &SearchOptions<'_>) -> Result<usize, ArgumentError> {
     if let Some(asked) = options.num_threads {
         check_positive("num_threads", asked)?;
     }
@@ -221,15 +253,4 @@ fn check_queries(queries: &[f32], dim: usize) -> Result<(), ArgumentError> {
         Some(at) => Err(ArgumentError::NonFiniteQuery { row: at / dim }),
         None => Ok(()),
     }
-}
-
-/// Zeros, or an error where there is no memory for them.
-fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-        what: "results",
-        bytes: len.saturating_mul(size_of::<T>()),
-    })?;
-    values.resize(len, T::default());
-    Ok(values)
 }

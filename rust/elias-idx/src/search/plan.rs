@@ -3,7 +3,9 @@
 use super::SearchOptions;
 use super::batch::Workers;
 use crate::adjacency::AdjacencyView;
+use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, Result};
+use crate::filter::Filter;
 use crate::index::{Index, check_positive};
 use crate::kernels::Kernels;
 use crate::label_rows::ExactRows;
@@ -33,17 +35,29 @@ pub(crate) struct Plan<'a> {
     pub(crate) beam_size: usize,
     /// S, at most L.
     pub(crate) shortlist_size: usize,
+    pub(crate) filter: Option<Filter<'a>>,
+    /// There when a filter is small enough to start from its labels.
+    pub(crate) by_label: Option<&'a ByLabel>,
+    /// Results with a score below this are left out.
+    pub(crate) min_score: f64,
     pub(crate) kernels: Kernels,
     /// Memory to search in.
     pub(crate) workers: &'a Workers,
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(index: &'a Index, options: &SearchOptions) -> Result<Self, ArgumentError> {
+    pub(crate) fn new(
+        index: &'a Index,
+        options: &SearchOptions<'a>,
+    ) -> Result<Self, ArgumentError> {
         let beam_size = options.beam_size.unwrap_or(index.defaults.beam_size);
         let shortlist_size = options.shortlist_size.unwrap_or(index.defaults.shortlist_size);
         check_positive("beam_size", beam_size)?;
         check_positive("shortlist_size", shortlist_size)?;
+        let min_score = options.min_score.unwrap_or(0.0);
+        if min_score.is_nan() {
+            return Err(ArgumentError::BadMinScore);
+        }
         Ok(Self {
             cluster_weights: index.cluster_weights.view(),
             cluster_bias: index.cluster_bias.as_slice(),
@@ -56,6 +70,9 @@ impl<'a> Plan<'a> {
             alpha: index.defaults.alpha,
             beam_size: beam_size.min(index.dims.num_clusters),
             shortlist_size: shortlist_size.min(index.dims.num_labels),
+            filter: options.filter,
+            by_label: None,
+            min_score,
             kernels: Kernels::detect()?,
             workers: &index.workers,
         })
@@ -110,8 +127,11 @@ pub(crate) mod tests {
         let index = tiny_index(3, 5);
         let plan = Plan::new(&index, &SearchOptions::default()).unwrap();
         assert_eq!((plan.beam_size, plan.shortlist_size), (3, 5));
-        let small =
-            SearchOptions { beam_size: Some(2), shortlist_size: Some(4), num_threads: None };
+        let small = SearchOptions {
+            beam_size: Some(2),
+            shortlist_size: Some(4),
+            ..SearchOptions::default()
+        };
         let plan = Plan::new(&index, &small).unwrap();
         assert_eq!((plan.beam_size, plan.shortlist_size), (2, 4));
         for zero in [

@@ -19,6 +19,7 @@ use super::plan::Plan;
 use super::top_k::{key, unkey};
 use crate::adjacency::SKETCH_STEP;
 use crate::error::Result;
+use crate::filter::BitmapView;
 use crate::threads::Loops;
 
 /// A search's shortlist, and the memory that is reused from query to query.
@@ -31,14 +32,23 @@ pub(crate) struct Shortlist {
     followed: Vec<usize>,
     /// ... and are to be.
     reaching: Vec<usize>,
+    /// Edges of a row to allowed labels.
+    allowed: Edges,
     keys: Vec<u64>,
+}
+
+/// Some edges of a cluster.
+#[derive(Default)]
+struct Edges {
+    labels: Vec<u32>,
+    weights: Vec<f32>,
 }
 
 /// Paths that are followed between two looks at whether to stop.
 const PATHS_BETWEEN_CHECKS: usize = 1 << 16;
 
 impl Shortlist {
-    /// Finds the shortlist of a beam.
+    /// Finds the shortlist of a beam, of the labels that are `allowed` if that is given.
     ///
     /// # Errors
     /// Those of the loops.
@@ -46,28 +56,70 @@ impl Shortlist {
         &mut self,
         plan: &Plan<'_>,
         beam: &[BeamCluster],
+        allowed: Option<BitmapView<'_>>,
         loops: &mut impl Loops,
     ) -> Result<()> {
         self.start(plan, beam);
         let size = plan.shortlist_size;
         // A few paths more than labels, as some lead to the same one.
         let mut k = size / SKETCH_STEP + size / (16 * SKETCH_STEP) + 1;
+        if let Some(allowed) = allowed {
+            k = k.saturating_mul(plan.num_labels()) / allowed.count.max(1);
+        }
         loop {
             let threshold = if k <= self.sketch.len() {
                 plan.kernels.kth_largest(&self.sketch, k)
             } else {
                 0.0
             };
-            self.follow(plan, beam, threshold, loops)?;
+            self.follow(plan, beam, allowed, threshold, loops)?;
             let found = self.paths.labels().len();
             // Scores aren't negative: with a threshold of 0, all paths were followed.
             if found >= size || threshold == 0.0 {
                 break;
             }
-            k = (k.saturating_mul(size) / found).saturating_add(k / 8 + 1);
+            k = (k.saturating_mul(size) / found.max(1)).saturating_add(k / 8 + 1);
         }
         self.paths.keep_best(plan.kernels, size);
         Ok(())
+    }
+
+    /// Follows clusters to allowed labels, one by one, until there are B of them that lead to S labels,
+    /// and gives their number; None where they lead to fewer.
+    ///
+    /// # Errors
+    /// Those of the loops.
+    pub(crate) fn fill_until_enough(
+        &mut self,
+        plan: &Plan<'_>,
+        clusters: &[BeamCluster],
+        allowed: BitmapView<'_>,
+        loops: &mut impl Loops,
+    ) -> Result<Option<usize>> {
+        self.paths.clear();
+        for (followed, cluster) in (1..).zip(clusters) {
+            let (labels, weights) = plan.adjacency.row(cluster.cluster as usize);
+            let pieces = labels.chunks(PATHS_BETWEEN_CHECKS);
+            for (labels, weights) in pieces.zip(weights.chunks(PATHS_BETWEEN_CHECKS)) {
+                loops.proceed()?;
+                let (labels, weights) = self.allowed.of(labels, weights, allowed);
+                self.paths.reserve(labels.len());
+                self.paths.follow(cluster.score, labels, weights);
+            }
+            if followed >= plan.beam_size && self.paths.labels().len() >= plan.shortlist_size {
+                self.paths.keep_best(plan.kernels, plan.shortlist_size);
+                return Ok(Some(followed));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the best of `labels`, each there once, with their path scores.
+    pub(crate) fn fill_with(&mut self, plan: &Plan<'_>, labels: &[u32], scores: &[f32]) {
+        self.paths.clear();
+        self.paths.reserve(labels.len());
+        self.paths.follow(1.0, labels, scores);
+        self.paths.keep_best(plan.kernels, plan.shortlist_size);
     }
 
     /// The labels found, in any order.
@@ -108,6 +160,7 @@ impl Shortlist {
         &mut self,
         plan: &Plan<'_>,
         beam: &[BeamCluster],
+        allowed: Option<BitmapView<'_>>,
         threshold: f32,
         loops: &mut impl Loops,
     ) -> Result<()> {
@@ -123,8 +176,12 @@ impl Shortlist {
             let (labels, weights) = plan.adjacency.row(entry.cluster as usize);
             let pieces = labels[*from..to].chunks(PATHS_BETWEEN_CHECKS);
             for (labels, weights) in pieces.zip(weights[*from..to].chunks(PATHS_BETWEEN_CHECKS)) {
-                self.paths.follow(entry.score, labels, weights);
                 unchecked += labels.len();
+                let (labels, weights) = match allowed {
+                    Some(allowed) => self.allowed.of(labels, weights, allowed),
+                    None => (labels, weights),
+                };
+                self.paths.follow(entry.score, labels, weights);
                 if unchecked >= PATHS_BETWEEN_CHECKS {
                     unchecked = 0;
                     loops.proceed()?;
@@ -133,6 +190,22 @@ impl Shortlist {
             *from = to;
         }
         Ok(())
+    }
+}
+
+impl Edges {
+    /// Those edges along `weights` to `labels` that lead to allowed ones.
+    fn of(&mut self, labels: &[u32], weights: &[f32], allowed: BitmapView<'_>) -> (&[u32], &[f32]) {
+        self.labels.resize(labels.len(), 0);
+        self.weights.resize(labels.len(), 0.0);
+        let mut found = 0;
+        for (&label, &weight) in labels.iter().zip(weights) {
+            // Written whether it is allowed or not: a branch would often be mispredicted.
+            self.labels[found] = label;
+            self.weights[found] = weight;
+            found += usize::from(allowed.contains(label));
+        }
+        (&self.labels[..found], &self.weights[..found])
     }
 }
 
@@ -190,7 +263,7 @@ mod tests {
         let found = Kernels::available().into_iter().map(|kernels| {
             // In the same memory, to see that nothing is left over from the time before.
             plan.kernels = kernels;
-            shortlist.fill(&plan, &beam, &mut Pulse::follower(&flag)).unwrap();
+            shortlist.fill(&plan, &beam, None, &mut Pulse::follower(&flag)).unwrap();
             let scores = shortlist.labels().iter().copied().zip(shortlist.scores().to_vec());
             let mut unsorted: Vec<_> = scores.collect();
             let sorted: Vec<_> = shortlist.sorted().collect();
@@ -259,7 +332,7 @@ mod tests {
         let plan = Plan::new(&index, &options).unwrap();
         let beam = [BeamCluster { cluster: 0, score: 1.0 }];
         let flag = AtomicBool::new(true);
-        let result = Shortlist::default().fill(&plan, &beam, &mut Pulse::follower(&flag));
+        let result = Shortlist::default().fill(&plan, &beam, None, &mut Pulse::follower(&flag));
         assert!(matches!(result, Err(Error::Interrupted)));
     }
 

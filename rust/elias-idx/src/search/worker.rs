@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::HitsMut;
 use super::batch::Goal;
 use super::beam::{self, BeamQuery, BeamSearch};
+use super::filtered::{Clusters, FilteredShortlist};
 use super::label_major::LabelMajor;
 use super::plan::Plan;
 use super::rerank::{self, Rerank};
@@ -24,6 +25,8 @@ const LABEL_MAJOR: usize = 48;
 
 /// Some queries and the memory for their results.
 pub(crate) struct Block<'a> {
+    /// The number of the first one in the call.
+    pub(crate) first: usize,
     pub(crate) queries: &'a [f32],
     pub(crate) out: HitsMut<'a>,
 }
@@ -35,6 +38,7 @@ pub(crate) struct Worker {
     logits: Vec<f32>,
     beam: BeamSearch,
     shortlist: Shortlist,
+    filtered: FilteredShortlist,
     /// T e of all queries, and the codes of that; unused where there is no T.
     projected: Vec<f32>,
     projected_codes: QueryCodes,
@@ -53,7 +57,7 @@ impl Worker {
         plan: &Plan<'_>,
         goal: Goal,
         width: usize,
-        Block { queries, mut out }: Block<'_>,
+        Block { first: block_start, queries, mut out }: Block<'_>,
         loops: &mut impl Loops,
     ) -> Result<()> {
         let num_queries = queries.len() / plan.dim();
@@ -77,7 +81,22 @@ impl Worker {
                     write(beam.map(|entry| (entry.cluster, entry.score)), ids, scores);
                     continue;
                 }
-                self.shortlist.fill(plan, self.beam.beam(), loops)?;
+                let place = query - range.start;
+                match plan.filter.and_then(|filter| filter.of_query(block_start + query)) {
+                    Some(allowed) => {
+                        let (beam_query, logits) = beam_query(
+                            plan,
+                            queries,
+                            (&self.codes, &mut self.logits[..]),
+                            (query, place),
+                        );
+                        let search = &mut self.beam;
+                        let mut clusters = Clusters { search, query: beam_query, logits };
+                        let shortlist = &mut self.shortlist;
+                        self.filtered.fill(plan, allowed, &mut clusters, shortlist, loops)?;
+                    }
+                    None => self.shortlist.fill(plan, self.beam.beam(), None, loops)?,
+                }
                 if goal == Goal::Shortlist {
                     write(self.shortlist.sorted(), ids, scores);
                 } else if label_major {
@@ -88,7 +107,7 @@ impl Worker {
             }
         }
         if label_major {
-            self.rerank_label_major(plan, width, Block { queries, out }, loops)?;
+            self.rerank_label_major(plan, width, (queries, out), loops)?;
         }
         Ok(())
     }
@@ -127,10 +146,8 @@ impl Worker {
 
     /// The beam of a query whose logits are those at `place`.
     fn select_beam(&mut self, plan: &Plan<'_>, queries: &[f32], query: usize, place: usize) {
-        let dim = plan.dim();
-        let logits = &mut self.logits[place * beam::logits_stride(plan)..][..plan.num_clusters()];
-        let meta = plan.cluster_panels.map(|_| self.codes.slice().get(query).meta);
-        let query = BeamQuery { values: &queries[query * dim..][..dim], meta };
+        let memory = (&self.codes, &mut self.logits[..]);
+        let (query, logits) = beam_query(plan, queries, memory, (query, place));
         self.beam.select(plan, query, logits, plan.beam_size);
     }
 
@@ -149,7 +166,7 @@ impl Worker {
         let shortlist = (self.shortlist.labels(), self.shortlist.scores());
         let top = (&mut self.top, ids.len());
         self.rerank.run(plan, values.row(query), codes, shortlist, top, loops)?;
-        write(self.top.finish().iter().map(|&key| unkey(key)), ids, scores);
+        write(good_enough(plan, &mut self.top), ids, scores);
         Ok(())
     }
 
@@ -158,7 +175,7 @@ impl Worker {
         &mut self,
         plan: &Plan<'_>,
         width: usize,
-        Block { queries, mut out }: Block<'_>,
+        (queries, mut out): (&[f32], HitsMut<'_>),
         loops: &mut impl Loops,
     ) -> Result<()> {
         let rows = plan.label_codes.expect("label by label only where there are codes");
@@ -170,10 +187,24 @@ impl Worker {
             let top = (&mut self.top, width);
             self.rerank.score_survivors(plan, values.row(query), survivors, top, loops)?;
             let (ids, scores) = row(&mut out, query, width);
-            write(self.top.finish().iter().map(|&key| unkey(key)), ids, scores);
+            write(good_enough(plan, &mut self.top), ids, scores);
         }
         Ok(())
     }
+}
+
+/// What a beam is selected with: of the query with this number in the block, whose logits are those
+/// at this place.
+fn beam_query<'a>(
+    plan: &Plan<'_>,
+    queries: &'a [f32],
+    (codes, logits): (&'a QueryCodes, &'a mut [f32]),
+    (query, place): (usize, usize),
+) -> (BeamQuery<'a>, &'a mut [f32]) {
+    let dim = plan.dim();
+    let logits = &mut logits[place * beam::logits_stride(plan)..][..plan.num_clusters()];
+    let meta = plan.cluster_panels.map(|_| codes.slice().get(query).meta);
+    (BeamQuery { values: &queries[query * dim..][..dim], meta }, logits)
 }
 
 /// Where the results of a query go.
@@ -193,6 +224,12 @@ fn label_queries<'a>(
         Some(projection) => (MatrixView::new(projected, projection.rows()), codes.1.slice()),
         None => (MatrixView::new(queries, plan.dim()), codes.0.slice()),
     }
+}
+
+/// The results that score high enough.
+fn good_enough(plan: &Plan<'_>, top: &mut TopK) -> impl Iterator<Item = (u32, f32)> {
+    let results = top.finish().iter().map(|&key| unkey(key));
+    results.take_while(|result| f64::from(result.1) >= plan.min_score)
 }
 
 /// Fills a row of results, the rest of it with −1 and 0.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use elias_idx::{Defaults, Dtype, Index, IndexParts, LabelNames, SearchOptions};
+use elias_idx::{Defaults, Dtype, Hits, Index, IndexParts, LabelNames, SearchOptions};
 
 /// The files of an index, by name.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -144,6 +144,8 @@ pub(crate) struct Oracle<'a> {
     pub(crate) model: &'a Model,
     pub(crate) beam_size: usize,
     pub(crate) shortlist_size: usize,
+    /// The labels that the query may have.
+    pub(crate) allowed: Option<&'a [bool]>,
 }
 
 /// Everything that was ranked for one query, best first, and by how much, relatively, f32 logits may
@@ -174,12 +176,22 @@ impl Oracle<'_> {
         }
     }
 
-    /// All labels that the beam reaches.
+    /// All allowed labels that the beam reaches.
     pub(crate) fn paths(&self, query: &[f32]) -> Ranking {
         let mut paths: BTreeMap<u32, f64> = BTreeMap::new();
         let clusters = self.clusters(query);
-        for &(cluster, score) in clusters.all.iter().take(self.beam_size) {
+        let wanted = match self.allowed {
+            Some(_) => self.shortlist_size.min(self.model.label_bias.len()),
+            None => 0,
+        };
+        for (rank, &(cluster, score)) in clusters.all.iter().enumerate() {
+            if rank >= self.beam_size && paths.len() >= wanted {
+                break;
+            }
             for (&label, &weight) in &self.model.rows[cluster as usize] {
+                if self.allowed.is_some_and(|allowed| !allowed[label as usize]) {
+                    continue;
+                }
                 let best = paths.entry(label).or_insert(0.0);
                 *best = best.max(score * f64::from(weight));
             }
@@ -231,12 +243,52 @@ fn sorted(mut scored: Vec<(u32, f64)>) -> Vec<(u32, f64)> {
     scored
 }
 
+/// Holds one row of results to the oracle's; see [`compare`].
+pub(crate) fn assert_row(hits: &Hits, row: usize, expected: &Ranking) {
+    let row = row * hits.width..(row + 1) * hits.width;
+    if let Err(message) = compare(&hits.ids[row.clone()], &hits.scores[row], expected) {
+        panic!("{message}");
+    }
+}
+
+/// Compares ids and scores, padded with −1 and 0, to the oracle's ranking.
+///
+/// Scores agree relatively, as far as rounding leaves them. Another id than the oracle's is forgiven
+/// only where the oracle's score of that very id ties with the expected one; and not where all that
+/// ties there is exactly equal, for then the smaller id comes first whatever the rounding.
+pub(crate) fn compare(ids: &[i64], scores: &[f32], expected: &Ranking) -> Result<(), String> {
+    let found = expected.all.len().min(ids.len());
+    if ids[found..].iter().any(|&id| id != -1) || scores[found..].iter().any(|&score| score != 0.0)
+    {
+        return Err(format!("{ids:?} {scores:?} are padded wrongly, {found} can be found"));
+    }
+    for (at, (&id, &score)) in ids[..found].iter().zip(scores).enumerate() {
+        let (expected_id, expected_score) = expected.all[at];
+        let allowed = (1e-6 + expected.rounding) * expected_score;
+        let ties = |score: f64| (score - expected_score).abs() <= allowed;
+        if !ties(f64::from(score)) {
+            return Err(format!("score {score} instead of {expected_score} at {at}"));
+        }
+        let tied = || expected.all.iter().filter(|pair| ties(pair.1));
+        let known = tied().any(|pair| i64::from(pair.0) == id);
+        let equal = tied().all(|pair| pair.1 == expected_score);
+        if ids[..at].contains(&id) || id != i64::from(expected_id) && (!known || equal) {
+            return Err(format!("id {id} instead of {expected_id} at {at}"));
+        }
+    }
+    Ok(())
+}
+
+/// The relative error of scores whose softmax's denominator was summed from codes.
+pub(crate) const SCREENED: f64 = 2e-3;
+
 /// Options for a search on one thread.
-pub(crate) fn options(beam_size: usize, shortlist_size: usize) -> SearchOptions {
+pub(crate) fn options(beam_size: usize, shortlist_size: usize) -> SearchOptions<'static> {
     SearchOptions {
         beam_size: Some(beam_size),
         shortlist_size: Some(shortlist_size),
         num_threads: Some(1),
+        ..SearchOptions::default()
     }
 }
 

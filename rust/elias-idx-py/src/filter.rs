@@ -1,0 +1,65 @@
+//! Filters as they come from Python.
+
+use elias_idx::SearchOptions;
+use numpy::PyReadonlyArray1;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use crate::errors::raise;
+
+/// Labels that a search may return, made by `Index.label_filter`.
+///
+/// It belongs to that index (and to others loaded from the same folder) and serves any number of
+/// searches on any threads. Its length is the number of labels.
+#[pyclass(frozen, module = "elias_idx")]
+pub(crate) struct LabelFilter(pub(crate) elias_idx::LabelFilter);
+
+#[pymethods]
+impl LabelFilter {
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<elias_idx.LabelFilter: {} labels>", self.0.len())
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        let message = "a LabelFilter can't be pickled: make it again by Index.label_filter";
+        Err(PyTypeError::new_err(message))
+    }
+}
+
+/// What may stand for `filter`: one for all queries, a list of one or None for each, or CSR arrays
+/// [Q, L]: indptr, indices, and which elements count.
+#[derive(FromPyObject)]
+pub(crate) enum Filter<'py> {
+    All(Bound<'py, LabelFilter>),
+    Each(Vec<Option<Bound<'py, LabelFilter>>>),
+    Rows(PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, bool>),
+}
+
+/// Calls `search` with `options` to which the filter is added.
+pub(crate) fn with_filter<T>(
+    index: &elias_idx::Index,
+    filter: Option<Filter<'_>>,
+    options: SearchOptions<'_>,
+    search: impl FnOnce(&SearchOptions<'_>) -> PyResult<T>,
+) -> PyResult<T> {
+    let search = |filter| search(&SearchOptions { filter, ..options });
+    match filter {
+        None => search(None),
+        Some(Filter::All(filter)) => search(Some(elias_idx::Filter::All(&filter.get().0))),
+        Some(Filter::Each(filters)) => {
+            let filters: Vec<_> =
+                filters.iter().map(|filter| Some(&filter.as_ref()?.get().0)).collect();
+            search(Some(elias_idx::Filter::Each(&filters)))
+        }
+        Some(Filter::Rows(indptr, indices, counts)) => {
+            let (indptr, indices, counts) =
+                (indptr.as_slice()?, indices.as_slice()?, counts.as_slice()?);
+            let rows = index.filter_rows(indptr, indices, counts).map_err(raise)?;
+            search(Some(elias_idx::Filter::Rows(&rows)))
+        }
+    }
+}
