@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::HitsMut;
-use super::label_major::MAX_QUERIES;
+use super::label_major::{MAX_PAIRS, MAX_QUERIES};
 use super::plan::Plan;
 use super::worker::{Block, Worker};
 use crate::error::Result;
@@ -61,7 +61,7 @@ pub(crate) fn run(
             result
         });
     }
-    let block = block_size(num_queries, num_threads);
+    let block = block_size(num_queries, num_threads, plan.shortlist_size);
     let blocks = Mutex::new(
         queries
             .chunks(block * plan.dim())
@@ -85,9 +85,10 @@ pub(crate) fn run(
     threads::run(num_threads.min(num_queries.div_ceil(block)), hook, &work)
 }
 
-/// Blocks of about the same size, as many for each thread.
-fn block_size(num_queries: usize, num_threads: usize) -> usize {
-    let rounds = num_queries.div_ceil(num_threads.saturating_mul(MAX_QUERIES));
+/// Blocks of about the same size, as many for each thread, and within the memory for pairs.
+fn block_size(num_queries: usize, num_threads: usize, shortlist_size: usize) -> usize {
+    let limit = (MAX_PAIRS / shortlist_size).clamp(1, MAX_QUERIES);
+    let rounds = num_queries.div_ceil(num_threads.saturating_mul(limit));
     num_queries.div_ceil(num_threads.saturating_mul(rounds))
 }
 
@@ -97,10 +98,12 @@ mod tests {
 
     #[test]
     fn blocks_are_shared_out_evenly_and_bounded() {
-        assert_eq!(block_size(1, 8), 1);
-        assert_eq!(block_size(64, 2), 32);
-        assert_eq!(block_size(2 * MAX_QUERIES, 2), MAX_QUERIES);
-        assert_eq!(block_size(2 * MAX_QUERIES + 2, 2), MAX_QUERIES / 2 + 1);
-        assert_eq!(block_size(5, usize::MAX), 1);
+        assert_eq!(block_size(1, 8, 2000), 1);
+        assert_eq!(block_size(64, 2, 2000), 32);
+        assert_eq!(block_size(2 * MAX_QUERIES, 2, 2000), MAX_QUERIES);
+        assert_eq!(block_size(2 * MAX_QUERIES + 2, 2, 2000), MAX_QUERIES / 2 + 1);
+        assert_eq!(block_size(5, usize::MAX, 2000), 1);
+        assert_eq!(block_size(10_000, 2, MAX_PAIRS / 10), 10);
+        assert_eq!(block_size(10_000, 2, 10 * MAX_PAIRS), 1);
     }
 }

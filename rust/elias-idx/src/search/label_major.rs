@@ -14,8 +14,10 @@ use crate::query_codes::QueryCodesSlice;
 use crate::screen::{lower_score, upper_score};
 use crate::threads::Loops;
 
-/// Queries of a block, at most: numbered by 16 bits, and their codes are to stay in the second-level
-/// cache.
+/// Pairs of a block, at most, about: they take 16 bytes each.
+pub(crate) const MAX_PAIRS: usize = 1 << 22;
+/// Queries of a block, at most. More would share a label's row still better, but no longer leave room
+/// for their codes in the nearer caches; they are numbered by 16 bits.
 pub(crate) const MAX_QUERIES: usize = 2048;
 
 /// Buckets that labels are first spread over, about: each has a place that is being written to.
