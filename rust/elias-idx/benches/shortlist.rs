@@ -6,9 +6,13 @@
 //! as small as can be: embeddings and classifiers have one dimension. With `shared`, clusters next
 //! to each other have many labels in common, else few.
 
+mod common;
+
 use divan::counter::ItemsCount;
 use divan::{Bencher, Divan};
 use elias_idx::{Hits, Index, IndexParts, Loading, SearchOptions};
+
+use common::random;
 
 const NUM_LABELS: usize = 670_091;
 const NUM_CLUSTERS: usize = 8_192;
@@ -17,17 +21,6 @@ const NUM_QUERIES: usize = 256;
 
 fn main() {
     Divan::from_args().main();
-}
-
-/// Whole numbers that look random, the same in every run.
-fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 20
-    }
 }
 
 /// An index whose weights fall as 1 / rank.
