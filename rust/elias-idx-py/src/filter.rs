@@ -9,7 +9,7 @@ use crate::errors::raise;
 
 /// Labels that a search may return, made by `Index.label_filter`.
 ///
-/// It belongs to that index (and to others loaded from the same folder) and serves any number of
+/// It belongs to that index, and to copies of it that were saved, loaded or pickled, and serves any number of
 /// searches on any threads. Its length is the number of labels.
 #[pyclass(frozen, module = "elias_idx")]
 pub(crate) struct LabelFilter(pub(crate) elias_idx::LabelFilter);

@@ -59,9 +59,9 @@ mod tests {
             calls += 1;
             calls == 2
         };
+        let start = Instant::now();
         let mut leader = Pulse::leader(&stop, &mut hook);
         let mut follower = Pulse::follower(&stop);
-        let start = Instant::now();
         while !leader.stopped() {
             assert!(!follower.stopped());
         }
