@@ -11,6 +11,14 @@ def build(parts: Parts, **changes: Any) -> Index:
     return Index.build(**{**parts.build_args(), **changes})
 
 
+def tolerance_of(index: Index) -> float:
+    """By how much, relatively, scores may differ from the oracle's.
+
+    A screened index sums the softmax's denominator from codes, which all scores of a query share.
+    """
+    return 2e-3 if index.screen else 1e-6
+
+
 def names_for(parts: Parts) -> list[str]:
     """Unique names, some of them awkward."""
     names = [f"label {label}" for label in range(len(parts.label_bias))]

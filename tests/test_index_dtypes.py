@@ -13,7 +13,7 @@ import pytest
 
 import oracle
 from elias_idx import FormatError, Index
-from helpers_index import build, names_for
+from helpers_index import build, names_for, tolerance_of
 from oracle import Parts, random_parts
 
 DTYPES = ["float32", "bfloat16", "float16", "int8"]
@@ -102,6 +102,7 @@ def test_a_search_scores_the_rows_that_are_stored(dtype: Any, label_dim: int | N
     oracle.assert_same_results(
         index.search(parts.queries, 20, beam_size=4, shortlist_size=30),
         oracle.search(stored, parts.queries, 20, 4, 30),
+        tolerance=tolerance_of(index),
     )
 
 
@@ -112,6 +113,25 @@ def test_codes_alone_give_about_the_same_labels() -> None:
         found = build(parts, dtype="int8", screen=screen).search(parts.queries, 50).labels
         overlap = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
         assert np.mean(overlap) > 47
+
+
+def test_codes_alone_are_a_third_of_the_size_and_find_nearly_the_same() -> None:
+    # As after training: a decaying spectrum, queries near the clusters, weights that fall with the rank.
+    rng = np.random.default_rng(0)
+    num_clusters, num_labels, dim, edges = 100, 10_000, 256, 300
+    spectrum = (1 / np.sqrt(1 + np.arange(dim))).astype(np.float32)
+    clusters, labels = (rng.standard_normal((n, dim)) * spectrum for n in (num_clusters, num_labels))
+    queries = clusters[rng.integers(num_clusters, size=200)] + rng.standard_normal((200, dim)) * spectrum
+    indices = np.concatenate([rng.choice(num_labels, edges, replace=False) for _ in range(num_clusters)])
+    adjacency = np.arange(num_clusters + 1) * edges, indices, np.tile(1 / (1 + np.arange(edges)), num_clusters)
+    index = Index.build(clusters, np.zeros(num_clusters), adjacency, labels, np.full(num_labels, -4.7), screen=False)
+    exact = index.search(queries, 100).labels
+    for screen in (True, False):
+        coded = index.quantize("int8", screen=screen)
+        assert coded.nbytes <= 0.35 * index.nbytes
+        found = coded.search(queries, 100).labels
+        overlap = [len(np.intersect1d(one, other)) for one, other in zip(found, exact, strict=True)]
+        assert np.mean(overlap) >= 99
 
 
 @pytest.mark.parametrize("source_screen", [True, False])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import oracle
 from elias_idx import Index
-from helpers_index import build
+from helpers_index import build, tolerance_of
 
 AWKWARD = oracle.awkward_parts()
 # k, beam and shortlist: ordinary, all the smallest, k beyond what is reachable, all beyond what exists.
@@ -20,27 +20,34 @@ SIZES = [(5, 3, 20), (1, 1, 1), (70, 4, 30), (200, 1000, 1000)]
 def assert_parity(index: Index, parts: oracle.Parts, sizes: tuple[int, int, int]) -> None:
     k, beam, shortlist = sizes
     queries = parts.queries
+    tolerance = tolerance_of(index)
     oracle.assert_same_results(
         index.search(queries, k, beam_size=beam, shortlist_size=shortlist),
         oracle.search(parts, queries, k, beam, shortlist),
+        tolerance=tolerance,
     )
-    oracle.assert_same_results(index.beam(queries, beam_size=beam), oracle.beam(parts, queries, beam))
+    oracle.assert_same_results(
+        index.beam(queries, beam_size=beam), oracle.beam(parts, queries, beam), tolerance=tolerance
+    )
     oracle.assert_same_results(
         index.shortlist(queries, beam_size=beam, shortlist_size=shortlist),
         oracle.shortlist(parts, queries, beam, shortlist),
+        tolerance=tolerance,
     )
 
 
+@pytest.mark.parametrize("screen", [True, False], ids=["screen", "no screen"])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize("name", AWKWARD)
-def test_awkward_indexes(name: str, sizes: tuple[int, int, int]) -> None:
-    assert_parity(build(AWKWARD[name]), AWKWARD[name], sizes)
+def test_awkward_indexes(name: str, sizes: tuple[int, int, int], screen: bool) -> None:
+    assert_parity(build(AWKWARD[name], screen=screen), AWKWARD[name], sizes)
 
 
+@pytest.mark.parametrize("screen", [True, False], ids=["screen", "no screen"])
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("name", ["plain", "projection", "empty rows", "no edges"])
-def test_loaded_indexes(name: str, mmap: bool, tmp_path: Path) -> None:
-    build(AWKWARD[name]).save(tmp_path / "index")
+def test_loaded_indexes(name: str, mmap: bool, screen: bool, tmp_path: Path) -> None:
+    build(AWKWARD[name], screen=screen).save(tmp_path / "index")
     assert_parity(Index.load(tmp_path / "index", mmap=mmap), AWKWARD[name], SIZES[0])
 
 
@@ -72,12 +79,14 @@ def test_random_indexes(
         label_dim=label_dim,
         labels_per_cluster=labels_per_cluster,
     )
-    assert_parity(build(parts), parts, sizes)
+    for screen in (True, False):
+        assert_parity(build(parts, screen=screen), parts, sizes)
 
 
-def test_ties_go_to_the_smaller_id() -> None:
+@pytest.mark.parametrize("screen", [True, False], ids=["screen", "no screen"])
+def test_ties_go_to_the_smaller_id(screen: bool) -> None:
     parts = AWKWARD["ties of everything"]
-    index = build(parts)
+    index = build(parts, screen=screen)
     assert index.search(parts.queries, 7).labels.tolist() == [list(range(7))] * len(parts.queries)
     assert index.beam(parts.queries, beam_size=4).clusters.tolist() == [list(range(4))] * len(parts.queries)
     shortlist = index.shortlist(parts.queries, beam_size=2, shortlist_size=5)
@@ -104,7 +113,8 @@ def test_the_oracle_on_an_example_by_hand() -> None:
     labels, scores, *_ = oracle.search(parts, query, 4, 2, 2)
     assert labels.tolist() == [[0, 1, -1, -1]]
     np.testing.assert_allclose(scores, [[0.375, 0.28125, 0, 0]])
-    assert_parity(build(parts), replace(parts, queries=query.astype(np.float32)), (4, 2, 2))
+    for screen in (True, False):
+        assert_parity(build(parts, screen=screen), replace(parts, queries=query.astype(np.float32)), (4, 2, 2))
 
 
 def ranked(scores: list[float], k: int) -> oracle.Results:

@@ -27,8 +27,7 @@ pub(crate) struct Panels {
     max_residual: f32,
     max_norm: f32,
     max_bias: f32,
-    /// The quadratic mean of the residuals.
-    mean_residual: f32,
+    deviations: Vec<f32>,
 }
 
 /// Borrowed [`Panels`].
@@ -45,8 +44,9 @@ pub(crate) struct PanelsView<'a> {
     pub(crate) max_norm: f32,
     /// At least |b| of every row.
     pub(crate) max_bias: f32,
-    /// The quadratic mean of ‖w − ŵ‖ over the rows.
-    pub(crate) mean_residual: f32,
+    /// About the standard deviation of (w − ŵ) · e for a query e of length 1, for each row, in units of
+    /// `max_residual`; see [`deviations`].
+    pub(crate) deviations: &'a [f32],
 }
 
 impl Panels {
@@ -64,10 +64,7 @@ impl Panels {
             max_residual: largest(|row| row.residual),
             max_norm: largest(|row| row.norm),
             max_bias: largest(|row| row.bias.abs()),
-            mean_residual: {
-                let squares: f64 = rows.iter().map(|row| f64::from(row.residual).powi(2)).sum();
-                (squares / rows.len() as f64).sqrt() as f32
-            },
+            deviations: deviations(rows),
             codes,
             meta,
             cols,
@@ -84,7 +81,7 @@ impl Panels {
             max_residual: self.max_residual,
             max_norm: self.max_norm,
             max_bias: self.max_bias,
-            mean_residual: self.mean_residual,
+            deviations: &self.deviations,
         }
     }
 }
@@ -99,6 +96,29 @@ impl PanelsView<'_> {
     pub(crate) fn panel_len(&self) -> usize {
         panel_len(self.cols)
     }
+}
+
+/// How far the product of a row's residual and a query of length 1 is from 0, as a standard deviation
+/// over rows, in units of the largest residual.
+///
+/// A number rounded to a multiple of `scale` is off by `scale`/√12 in the quadratic mean, and as often
+/// one way as the other; a product is never off by more than the residual's length. Equal rows are off
+/// by the same, so the sum over m of them deviates by √m times what m different ones would. Their
+/// biases aside, equal rows have equal [`RowMeta`], and others hardly ever do.
+fn deviations(rows: &[RowMeta]) -> Vec<f32> {
+    let key = |row: &RowMeta| [row.scale, row.residual, row.norm].map(f32::to_bits);
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_unstable_by_key(|&row| key(&rows[row]));
+    let largest = rows.iter().map(|row| row.residual).fold(f32::MIN_POSITIVE, f32::max);
+    let mut deviations = vec![0.0; rows.len()];
+    for equal in order.chunk_by(|&a, &b| key(&rows[a]) == key(&rows[b])) {
+        for &row in equal {
+            let RowMeta { scale, residual, .. } = rows[row];
+            let one = residual.min(scale / 12.0_f32.sqrt()) / largest;
+            deviations[row] = one * (equal.len() as f32).sqrt();
+        }
+    }
+    deviations
 }
 
 /// The shape of panels.

@@ -392,34 +392,41 @@ const WIDE: usize = 32;
 /// Values that are summed in f32 before the sum is added up in f64.
 const SUM_BLOCK: usize = 1024;
 
-/// See [`super::Kernels::exp_sums`].
+/// See [`super::Kernels::exp_sums`], which checks the lengths.
 ///
 /// # Safety
 /// `V`'s instruction set must be there (nothing here uses it but through the compiler).
 #[inline(always)]
-pub(super) unsafe fn exp_sums<V: Vector>(logits: &[f32]) -> ExpSums {
+pub(super) unsafe fn exp_sums<V: Vector>(logits: &[f32], deviations: &[f32]) -> ExpSums {
     let max = max(logits);
-    let (mut sum, mut squares) = (0.0, 0.0);
-    for block in logits.chunks(SUM_BLOCK) {
-        let mut lanes = ([0.0; WIDE], [0.0; WIDE]);
-        let mut chunks = block.chunks_exact(WIDE);
-        for chunk in &mut chunks {
-            add_exps::<V>(chunk, max, &mut lanes);
+    let mut sums = ExpSums { max, sum: 0.0, squares: 0.0, curvature: 0.0 };
+    for (logits, deviations) in logits.chunks(SUM_BLOCK).zip(deviations.chunks(SUM_BLOCK)) {
+        let mut lanes = [[0.0; WIDE]; 3];
+        let (mut logits, mut deviations) =
+            (logits.chunks_exact(WIDE), deviations.chunks_exact(WIDE));
+        for (logits, deviations) in (&mut logits).zip(&mut deviations) {
+            add_exps::<V>(logits, deviations, max, &mut lanes);
         }
-        add_exps::<V>(chunks.remainder(), max, &mut lanes);
-        sum += f64::from(tree_sum(lanes.0));
-        squares += f64::from(tree_sum(lanes.1));
+        add_exps::<V>(logits.remainder(), deviations.remainder(), max, &mut lanes);
+        let [sum, squares, curvature] = lanes.map(|lanes| f64::from(tree_sum(lanes)));
+        sums.sum += sum;
+        sums.squares += squares;
+        sums.curvature += curvature;
     }
-    ExpSums { max, sum, squares }
+    sums
 }
 
-/// Adds each exp(logit − max), and its square, in a lane of its own.
+/// Adds x = exp(logit − max), (x d)² and x d² for each logit and its deviation d, in lanes of their own.
 #[inline(always)]
-fn add_exps<V: Vector>(logits: &[f32], max: f32, lanes: &mut ([f32; WIDE], [f32; WIDE])) {
-    for ((logit, sum), square) in logits.iter().zip(&mut lanes.0).zip(&mut lanes.1) {
-        let e = exp::<V>(logit - max);
-        *sum += e;
-        *square += e * e;
+fn add_exps<V: Vector>(logits: &[f32], deviations: &[f32], max: f32, lanes: &mut [[f32; WIDE]; 3]) {
+    let [sums, squares, curvatures] = lanes;
+    let sums = sums.iter_mut().zip(squares).zip(curvatures);
+    for ((logit, d), ((sum, square), curvature)) in logits.iter().zip(deviations).zip(sums) {
+        let x = exp::<V>(logit - max);
+        let deviation = x * d;
+        *sum += x;
+        *square += deviation * deviation;
+        *curvature += deviation * d;
     }
 }
 

@@ -65,13 +65,16 @@ pub(crate) struct Kernels {
     level: Level,
 }
 
-/// Sums over exp(logit − `max`), `max` being the largest logit.
+/// Sums over x = exp(logit − `max`), `max` being the largest logit, and the logits' deviations d.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExpSums {
     pub(crate) max: f32,
+    /// Σ x.
     pub(crate) sum: f64,
-    /// The sum of squares.
+    /// Σ (x d)².
     pub(crate) squares: f64,
+    /// Σ x d².
+    pub(crate) curvature: f64,
 }
 
 /// Values that [`Kernels::chunk_maxima`] takes the largest of.
@@ -231,9 +234,11 @@ impl Kernels {
         dispatch!(self, int8::coded_pairs(rows, ids, queries, of_queries, bounds));
     }
 
-    /// What a softmax over `logits` divides by. The order of the sums depends on nothing but their number.
-    pub(crate) fn exp_sums(self, logits: &[f32]) -> ExpSums {
-        dispatch!(self, generic::exp_sums(logits))
+    /// What a softmax over `logits` divides by, and how far that deviates where each logit does by its
+    /// element of `deviations`. The order of the sums depends on nothing but their number.
+    pub(crate) fn exp_sums(self, logits: &[f32], deviations: &[f32]) -> ExpSums {
+        assert_eq!(logits.len(), deviations.len());
+        dispatch!(self, generic::exp_sums(logits, deviations))
     }
 
     /// Replaces logits by `min(1, scale · exp(logit − max))`.

@@ -233,9 +233,9 @@ macro_rules! entry_points {
             }
 
             #[target_feature(enable = $features)]
-            pub(in super::super) fn exp_sums(logits: &[f32]) -> ExpSums {
+            pub(in super::super) fn exp_sums(logits: &[f32], deviations: &[f32]) -> ExpSums {
                 // SAFETY: as above.
-                unsafe { generic::exp_sums::<$vector>(logits) }
+                unsafe { generic::exp_sums::<$vector>(logits, deviations) }
             }
 
             #[target_feature(enable = $features)]

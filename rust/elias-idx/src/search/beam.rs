@@ -7,8 +7,8 @@
 //!
 //! - clusters that make up more than 1/256 of it are replaced by exact ones, and
 //! - the errors of the others, each that of a sum of D rounding errors of either sign, largely cancel.
-//!   Their standard deviation is estimated, and if it exceeds a third of [`MAX_ERROR`], all clusters of
-//!   this query are scored exactly.
+//!   Where three standard deviations of their sum (see [`crate::panels`]), and the most that the curve
+//!   of exp adds in the mean, exceed [`MAX_ERROR`], all clusters of this query are scored exactly.
 //!
 //! So the denominator, and all scores with it, is right to [`MAX_ERROR`], in practice to a tenth of it.
 
@@ -213,8 +213,9 @@ impl BeamSearch {
     ) -> Option<Scaling> {
         let dim = query.values.len();
         let error = max_error(panels, meta, dim);
-        let sums = plan.kernels.exp_sums(logits);
-        let ExpSums { max, mut sum, mut squares } = sums;
+        let deviations = panels.deviations;
+        let ExpSums { max, mut sum, mut squares, mut curvature } =
+            plan.kernels.exp_sums(logits, deviations);
         if !(error.is_finite() && max.is_finite() && sum.is_finite()) {
             return None;
         }
@@ -242,14 +243,15 @@ impl BeamSearch {
             let screened = logits[cluster as usize];
             if screened >= leading {
                 let part = f64::from(screened - max).exp();
+                let deviation = f64::from(deviations[cluster as usize]);
                 sum += f64::from(exact - max).exp() - part;
-                squares -= part * part;
+                squares -= (part * deviation).powi(2);
+                curvature -= part * deviation.powi(2);
             }
         }
-        // Each element of a row's residual is as likely positive as negative, so the residual's product
-        // with e is of the order of their lengths' product over √D.
-        let deviation = f64::from(panels.mean_residual * meta.norm) / (dim as f64).sqrt();
-        if 3.0 * deviation * squares.max(0.0).sqrt() > MAX_ERROR * sum {
+        let unit = f64::from(panels.max_residual) * f64::from(meta.norm);
+        let deviation = unit * squares.max(0.0).sqrt();
+        if 3.0 * deviation + 0.5 * unit.powi(2) * curvature.max(0.0) > MAX_ERROR * sum {
             return None;
         }
         let scale = (plan.alpha / sum).min(f64::from(f32::MAX)) as f32;
