@@ -87,8 +87,14 @@ queries = rng.standard_normal((2000, D), dtype=np.float32)
 
 def pool():
     "The pool's threads, as folders of /proc."
-    threads = Path("/proc/self/task").iterdir()
-    return [thread for thread in threads if (thread / "comm").read_text() == "elias-search\\n"]
+    found = []
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            if (thread / "comm").read_text() == "elias-search\\n":
+                found.append(thread)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # another thread, which has ended meanwhile
+    return found
 """
 
 
