@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX
 
+# Instruction sets that tests are run at, from the slowest; those above the machine's best are skipped.
+LEVELS := portable avx2 avx512
+
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
 .PHONY: demo test test-rust test-python lint types clean
@@ -16,11 +19,25 @@ demo: $(VENV)/.demo
 
 test: lint types test-rust test-python
 
-test-rust:
+# All tests at the best level, those of searches at each one below it too.
+test-rust: $(VENV)/.test
 	cargo test --release --workspace
+	$(call at_lower_levels,cargo test --release --package elias-idx)
 
 test-python: $(VENV)/.test
 	$(BIN)/python -m pytest
+	$(call at_lower_levels,$(BIN)/python -m pytest --quiet tests/test_parity.py tests/test_index_*.py)
+
+# Runs a command at each level below the best.
+define at_lower_levels
+@best=$$(ELIAS_IDX_ISA= $(BIN)/python -c 'import elias_idx; print(elias_idx.instruction_set())') && \
+lower=yes && \
+for level in $(LEVELS); do \
+	if [ $$level = $$best ]; then lower=no; \
+	elif [ $$lower = yes ]; then echo "== ELIAS_IDX_ISA=$$level $(1)" && ELIAS_IDX_ISA=$$level $(1) || exit 1; \
+	else echo "== $$level: not on this machine, skipped"; fi; \
+done
+endef
 
 lint: $(VENV)/.test
 	cargo fmt --check

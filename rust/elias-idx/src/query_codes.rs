@@ -89,6 +89,21 @@ impl<'a> QueryCodesSlice<'a> {
         self.stride
     }
 
+    /// All codes, of both parts.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> (&'a [i8], &'a [i8]) {
+        (self.high, self.low)
+    }
+
+    /// The same queries with their codes elsewhere.
+    #[cfg(test)]
+    pub(crate) fn with_parts<'b>(&self, high: &'b [i8], low: &'b [i8]) -> QueryCodesSlice<'b>
+    where
+        'a: 'b,
+    {
+        QueryCodesSlice { high, low, ..*self }
+    }
+
     /// Some of the queries.
     ///
     /// # Panics

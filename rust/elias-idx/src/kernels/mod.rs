@@ -293,5 +293,7 @@ fn prefetch(from: *const i8, len: usize) {
     let _ = (from, len);
 }
 
+#[cfg(all(test, unix))]
+mod guard_pages;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::query_codes::QueryCodes;
 use crate::screen;
 
 /// Numbers that look random, the same in every run.
-fn numbers(len: usize, seed: u64) -> Vec<f32> {
+pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -147,7 +147,7 @@ fn coded_rows(rows: &[f32], bias: &[f32], dim: usize) -> CodedRows {
 }
 
 /// Coded rows, as rows and as panels, and coded queries.
-fn coded(
+pub(super) fn coded(
     rows: &[f32],
     bias: &[f32],
     queries: &[f32],
