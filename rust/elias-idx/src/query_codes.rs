@@ -89,6 +89,16 @@ impl<'a> QueryCodesSlice<'a> {
         self.stride
     }
 
+    /// The first parts of all queries' codes, padding included.
+    pub(crate) fn high(&self) -> &'a [i8] {
+        self.high
+    }
+
+    /// The second parts.
+    pub(crate) fn low(&self) -> &'a [i8] {
+        self.low
+    }
+
     /// Some of the queries.
     ///
     /// # Panics
