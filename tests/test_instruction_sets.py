@@ -8,7 +8,7 @@ import pytest
 
 import elias_idx
 
-LEVELS = ["portable", "avx2", "avx512"]
+LEVELS = ["portable", "avx2", "avx512", "amx"]
 
 SEARCH = """
 import numpy as np, elias_idx

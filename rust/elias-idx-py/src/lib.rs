@@ -453,7 +453,7 @@ fn replace_folder(
     py.detach(|| elias_idx::replace_folder(&source, &target, overwrite)).map_err(raise)
 }
 
-/// The instruction set that searches use on this machine: "portable", "avx2" or "avx512".
+/// The instruction set that searches use on this machine: "portable", "avx2", "avx512" or "amx".
 ///
 /// The environment variable ELIAS_IDX_ISA chooses a lower one than the best; it is read once.
 ///

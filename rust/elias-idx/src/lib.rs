@@ -59,8 +59,8 @@ pub use format::write::Destination;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
 pub use label_rows::{Dtype, LabelWeights};
-/// The instruction set that searches use on this machine: `portable`, `avx2` or `avx512`. The environment
-/// variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.
+/// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
+/// environment variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.
 ///
 /// # Errors
 /// [`ArgumentError::UnknownLevel`] where the variable names none that the machine has.

@@ -89,10 +89,14 @@ impl<'a> QueryCodesSlice<'a> {
         self.stride
     }
 
-    /// All codes, of both parts.
-    #[cfg(test)]
-    pub(crate) fn parts(&self) -> (&'a [i8], &'a [i8]) {
-        (self.high, self.low)
+    /// The first parts of all queries' codes, padding included.
+    pub(crate) fn high(&self) -> &'a [i8] {
+        self.high
+    }
+
+    /// The second parts.
+    pub(crate) fn low(&self) -> &'a [i8] {
+        self.low
     }
 
     /// The same queries with their codes elsewhere.

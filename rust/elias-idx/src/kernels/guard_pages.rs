@@ -150,7 +150,7 @@ fn codes_are_read_no_further_than_they_go() {
             let meta: AtPageEnd<RowMeta> = AtPageEnd::new(rows.meta);
             let rows_at_end =
                 CodedRowsView { codes: MatrixView::new(&row_codes, dim), meta: &meta };
-            let (high, low) = codes.parts();
+            let (high, low) = (codes.high(), codes.low());
             let (high, low) = (AtPageEnd::new(high), AtPageEnd::new(low));
             let codes_at_end = codes.with_parts(&high, &low);
             let panel_codes = AtPageEnd::new(panels.codes);

@@ -138,26 +138,37 @@ unsafe fn scan_tile<I: Int8, const P: usize, const Q: usize>(
             }
         }
         for p in 0..P {
-            let start = (panel + p) * PANEL_ROWS;
             let place = (place + p) * PANEL_ROWS;
             for q in 0..Q {
-                let meta = &views[q].meta;
-                let high = I::panel_sums(high[p][q]);
-                let low = I::panel_sums(low[p][q]);
-                let scales: &[f32; PANEL_ROWS] = array(panels.scales, start);
-                let biases: &[f32; PANEL_ROWS] = array(panels.biases, start);
-                let (high_offset, low_offset) =
-                    (I::OFFSET * meta.high_sum, I::OFFSET * meta.low_sum);
-                let mut logits = [0.0; PANEL_ROWS];
-                for i in 0..PANEL_ROWS {
-                    let (high, low) = (high[i] - high_offset, low[i] - low_offset);
-                    logits[i] = logit(high, low, meta, scales[i], biases[i]);
-                }
+                let meta = views[q].meta;
+                let sums = [I::panel_sums(high[p][q]), I::panel_sums(low[p][q])];
+                let logits = panel_logits([&sums[0], &sums[1]], I::OFFSET, meta, panels, panel + p);
                 out[(query + q) * stride + place..][..PANEL_ROWS].copy_from_slice(&logits);
             }
         }
     }
     Q
+}
+
+/// The logits of a panel's rows, from their products with the two parts of a query, which are too large by
+/// `offset` times the sums of its codes.
+#[inline(always)]
+pub(super) fn panel_logits(
+    [high, low]: [&[i32; PANEL_ROWS]; 2],
+    offset: i32,
+    query: &QueryMeta,
+    panels: PanelsView<'_>,
+    panel: usize,
+) -> [f32; PANEL_ROWS] {
+    let scales = array(panels.scales, panel * PANEL_ROWS);
+    let biases = array(panels.biases, panel * PANEL_ROWS);
+    let (high_offset, low_offset) = (offset * query.high_sum, offset * query.low_sum);
+    let mut logits = [0.0; PANEL_ROWS];
+    for i in 0..PANEL_ROWS {
+        let (high, low) = (high[i] - high_offset, low[i] - low_offset);
+        logits[i] = logit(high, low, query, scales[i], biases[i]);
+    }
+    logits
 }
 
 /// ŵ · ê + b. Nothing here is fused, so that all levels agree.

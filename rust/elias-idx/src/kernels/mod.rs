@@ -10,6 +10,8 @@ mod int8;
 mod select;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod x86_64_amx;
 #[cfg(target_arch = "x86_64")]
 mod x86_64_int8;
 
@@ -34,6 +36,9 @@ enum Level {
     /// AVX-512 with byte instructions and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The same, with AMX for the codes of many queries.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
 }
 
 impl Level {
@@ -45,6 +50,8 @@ impl Level {
             Self::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => "avx512",
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Amx => "amx",
         }
     }
 }
@@ -92,6 +99,9 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => unsafe { x86_64::avx512::$kernel($($argument),*) },
+            // SAFETY: as above, AVX-512 being part of the level.
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Level::Amx => unsafe { x86_64::avx512::$kernel($($argument),*) },
         }
     };
 }
@@ -147,6 +157,11 @@ impl Kernels {
                 levels.push(Level::Avx2);
                 if has_avx512 {
                     levels.push(Level::Avx512);
+                    // SAFETY: where the system saves AVX-512's registers, there is XSAVE.
+                    #[cfg(target_os = "linux")]
+                    if unsafe { x86_64_amx::is_available() } {
+                        levels.push(Level::Amx);
+                    }
                 }
             }
         }
@@ -197,6 +212,13 @@ impl Kernels {
     ) {
         assert!(first <= end && end <= panels.len() && (end - first) * PANEL_ROWS <= stride);
         assert!(out.len() >= queries.len() * stride);
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self.level == Level::Amx {
+            // SAFETY: a `Kernels` of this level exists only where AMX was found.
+            return unsafe {
+                x86_64_amx::scan_panels(panels, (first, end), queries, out, stride);
+            };
+        }
         dispatch!(self, int8::scan_panels(panels, (first, end), queries, out, stride));
     }
 

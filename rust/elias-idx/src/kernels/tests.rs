@@ -170,7 +170,9 @@ pub(super) fn coded(
 #[test]
 fn products_of_codes_are_exact_at_every_level_and_in_any_company() {
     for dim in DIMS {
-        for (num_rows, num_queries) in [(1, 1), (16, 4), (35, 7), (70, 1), (33, 6)] {
+        for (num_rows, num_queries) in
+            [(1, 1), (16, 4), (35, 7), (70, 1), (33, 6), (52, 16), (33, 37)]
+        {
             let (rows, queries) = (numbers(num_rows * dim, 1), numbers(num_queries * dim, 2));
             let bias = numbers(num_rows, 3);
             let (rows, panels, codes) = coded(&rows, &bias, &queries, dim);
@@ -227,6 +229,31 @@ fn products_of_codes_are_exact_at_every_level_and_in_any_company() {
                         screen::error_bound(meta, query_meta, residual, screen::rounding(dim));
                     let expected = logit(row, query, false);
                     assert_eq!((upper[i], lower[i]), (expected + error, expected - error));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn some_panels_are_scanned_like_all() {
+    for dim in [1, 64, 65, 130] {
+        for num_queries in [1, 5, 16, 37] {
+            let (rows, queries) = (numbers(100 * dim, 1), numbers(num_queries * dim, 2));
+            let (_, panels, codes) = coded(&rows, &numbers(100, 3), &queries, dim);
+            let (panels, codes) = (panels.view(), codes.slice());
+            for kernels in Kernels::available() {
+                let stride = panels.len() * PANEL_ROWS;
+                let mut all = vec![0.0; num_queries * stride];
+                kernels.scan_panels(panels, (0, panels.len()), codes, &mut all, stride);
+                for (first, end) in [(0, 1), (1, 6), (2, 4), (3, 3), (4, 7), (6, 7)] {
+                    let mut some = vec![f32::NAN; num_queries * stride];
+                    kernels.scan_panels(panels, (first, end), codes, &mut some, stride);
+                    for (some, all) in some.chunks(stride).zip(all.chunks(stride)) {
+                        let (used, unused) = some.split_at((end - first) * PANEL_ROWS);
+                        assert_eq!(used, &all[first * PANEL_ROWS..end * PANEL_ROWS]);
+                        assert!(unused.iter().all(|logit| logit.is_nan()), "{kernels:?} {dim}");
+                    }
                 }
             }
         }
