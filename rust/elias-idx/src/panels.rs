@@ -64,7 +64,7 @@ impl Panels {
             max_residual: largest(|row| row.residual),
             max_norm: largest(|row| row.norm),
             max_bias: largest(|row| row.bias.abs()),
-            deviations: deviations(rows),
+            deviations: deviations(rows, cols),
             codes,
             meta,
             cols,
@@ -101,11 +101,11 @@ impl PanelsView<'_> {
 /// How far the product of a row's residual and a query of length 1 is from 0, as a standard deviation
 /// over rows, in units of the largest residual.
 ///
-/// A number rounded to a multiple of `scale` is off by `scale`/√12 in the quadratic mean, and as often
-/// one way as the other; a product is never off by more than the residual's length. Equal rows are off
-/// by the same, so the sum over m of them deviates by √m times what m different ones would. Their
+/// A number rounded to a multiple of `scale` is off by `scale`/√12 in the quadratic mean, or by more where
+/// numbers are rounded evenly, and as often one way as the other; a product is never off by more than
+/// the residual's length. Equal rows are off by the same, so the sum over m of them deviates by √m times what m different ones would. Their
 /// biases aside, equal rows have equal [`RowMeta`], and others hardly ever do.
-fn deviations(rows: &[RowMeta]) -> Vec<f32> {
+fn deviations(rows: &[RowMeta], cols: usize) -> Vec<f32> {
     let key = |row: &RowMeta| [row.scale, row.residual, row.norm].map(f32::to_bits);
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_unstable_by_key(|&row| key(&rows[row]));
@@ -114,7 +114,8 @@ fn deviations(rows: &[RowMeta]) -> Vec<f32> {
     for equal in order.chunk_by(|&a, &b| key(&rows[a]) == key(&rows[b])) {
         for &row in equal {
             let RowMeta { scale, residual, .. } = rows[row];
-            let one = residual.min(scale / 12.0_f32.sqrt()) / largest;
+            let of_numbers = (scale / 12.0_f32.sqrt()).max(residual / (cols as f32).sqrt());
+            let one = residual.min(of_numbers) / largest;
             deviations[row] = one * (equal.len() as f32).sqrt();
         }
     }

@@ -64,8 +64,8 @@ impl CodedRows {
     }
 }
 
-/// Sums of squares in this many lanes, to be fast and to round little.
-const LANES: usize = 16;
+/// Sums of squares are in this many lanes, to be fast and to round little.
+pub(crate) const LANES: usize = 16;
 
 /// Fills `codes` with those of `row`, finite numbers; the bias of what is returned is 0.
 ///
@@ -81,15 +81,57 @@ pub(crate) fn quantize_row(row: &[f32], codes: &mut [i8]) -> RowMeta {
         };
     }
     let inverse = scale.recip();
+    for (value, code) in row.iter().zip(&mut *codes) {
+        *code = round(value * inverse).clamp(-MAX_CODE, MAX_CODE) as i8;
+    }
+    measure(row, codes, scale)
+}
+
+/// As [`quantize_row`], but with some numbers rounded to the other side, so that what rounding leaves
+/// adds up to nothing. The error of a product with a query then doesn't depend on the query's mean: that
+/// of many rows together cancels even if all numbers are of one sign.
+pub(crate) fn quantize_evenly(row: &[f32], codes: &mut [i8]) -> RowMeta {
+    let nearest = quantize_row(row, codes);
+    if nearest.scale == 0.0 {
+        return nearest;
+    }
+    let inverse = nearest.scale.recip();
+    let rest = |value: f32, code: i8| value * inverse - f32::from(code);
+    let sum: f64 = row.iter().zip(&*codes).map(|(&v, &code)| f64::from(rest(v, code))).sum();
+    let (step, sign) = if sum > 0.0 { (1, 1.0) } else { (-1, -1.0) };
+    // Those that are nearly half way first. Where many are alike, chance decides which, another for each
+    // row: else the errors of rows that are alike would be, too.
+    let mut random = sum.to_bits();
+    let mut order: Vec<(f32, usize)> = Vec::with_capacity(row.len());
+    for (at, (&value, &code)) in row.iter().zip(&*codes).enumerate() {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let chance = (random >> 40) as f32 / (1 << 24) as f32;
+        if f32::from(code) * sign < MAX_CODE {
+            order.push((rest(value, code) * sign + CHANCE * chance, at));
+        }
+    }
+    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    for &(_, at) in order.iter().take(sum.abs().round() as usize) {
+        codes[at] += step;
+    }
+    measure(row, codes, nearest.scale)
+}
+
+/// By how much of a step chance changes the order in which numbers are rounded to the other side.
+const CHANCE: f32 = 0.125;
+
+/// The lengths of a row that was coded with a normal scale.
+fn measure(row: &[f32], codes: &[i8], scale: f32) -> RowMeta {
+    let inverse = scale.recip();
     let (mut residual, mut norm) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-    for (values, codes) in row.chunks(LANES).zip(codes.chunks_mut(LANES)) {
-        for (i, (value, code)) in values.iter().zip(codes).enumerate() {
-            let rounded = round(value * inverse).clamp(-MAX_CODE, MAX_CODE);
-            *code = rounded as i8;
+    for (values, codes) in row.chunks(LANES).zip(codes.chunks(LANES)) {
+        for (i, (value, &code)) in values.iter().zip(codes).enumerate() {
             // In units of the scale, so that squares neither overflow nor underflow.
-            let rest = value * inverse - rounded;
+            let code = f32::from(code);
+            let rest = value * inverse - code;
             residual[i] += rest * rest;
-            norm[i] += rounded * rounded;
+            norm[i] += code * code;
         }
     }
     let norm = norm.iter().sum::<f32>().sqrt();

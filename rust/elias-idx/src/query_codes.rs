@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
-use crate::quantize::{MAX_CODE, round, upper_norm};
+use crate::quantize::{LANES, MAX_CODE, round, upper_norm};
 
 /// Queries' codes are padded with zeros to a multiple of this, the widest vector's bytes.
-const PADDING: usize = 64;
+pub(crate) const PADDING: usize = 64;
 /// `fine_step` is this part of `step`: the rest of a value is at most half a step.
 const FINE: f32 = 2.0 * MAX_CODE;
 
@@ -137,8 +137,6 @@ impl<'a> QueryCodesSlice<'a> {
     }
 }
 
-const LANES: usize = 16;
-
 fn quantize(query: &[f32], high: &mut [i8], low: &mut [i8]) -> QueryMeta {
     let largest = query.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let step = largest / MAX_CODE;
@@ -146,6 +144,11 @@ fn quantize(query: &[f32], high: &mut [i8], low: &mut [i8]) -> QueryMeta {
     if step < f32::MIN_POSITIVE * 2.0 * FINE {
         let norm = upper_norm(largest * (query.len() as f32).sqrt(), query.len());
         return QueryMeta { norm, coarse_residual: norm, residual: norm, ..QueryMeta::default() };
+    }
+    // Sums of products are below 2³¹: those of larger numbers could overflow, times the step.
+    if step > f32::MAX / (1_u64 << 31) as f32 {
+        let (norm, residual) = (f32::INFINITY, f32::INFINITY);
+        return QueryMeta { norm, coarse_residual: residual, residual, ..QueryMeta::default() };
     }
     let inverse = step.recip();
     let mut sums = ([0; LANES], [0; LANES]);

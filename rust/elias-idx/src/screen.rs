@@ -45,7 +45,7 @@ pub(crate) fn error_bound(
 }
 
 /// Relative error of a computed score, generously.
-const SCORE_ERROR: f32 = 1.0 / (1 << 18) as f32;
+pub(crate) const SCORE_ERROR: f32 = 1.0 / (1 << 18) as f32;
 
 /// At least the score that is computed exactly, given one computed from an upper bound of the logit.
 #[inline(always)]

@@ -31,9 +31,11 @@ enum Rows {
     Equal,
     /// Rows are of magnitudes from subnormal to large.
     Scales,
+    /// Nothing is negative, and most of it is small beside the largest: codes are mostly 0 and 1.
+    Positive,
 }
 
-const ALL_ROWS: [Rows; 7] = [
+const ALL_ROWS: [Rows; 8] = [
     Rows::Random,
     Rows::Decaying,
     Rows::Outliers,
@@ -41,6 +43,7 @@ const ALL_ROWS: [Rows; 7] = [
     Rows::Zeros,
     Rows::Equal,
     Rows::Scales,
+    Rows::Positive,
 ];
 
 impl Rows {
@@ -64,6 +67,10 @@ impl Rows {
                 Self::Equal => {
                     *numbers = Numbers::new(r as u64 % 3);
                     row.iter_mut().for_each(|value| *value = unit * numbers.next());
+                }
+                Self::Positive => {
+                    // Fewer are the larger: the largest of a row are eight times as large as most.
+                    row.iter_mut().for_each(|value| *value = unit * (value.abs() / unit).powi(8));
                 }
                 Self::Scales => {
                     let scale = [1.0, 1e-42, 1e-38, 1e-20, 1e-3, 0.5, 2.0][r % 7];
@@ -347,6 +354,46 @@ fn denominator_errors(model: &Model, queries: &[f32]) -> Vec<f64> {
     let beams = screened.scores.chunks(screened.width).zip(exact.scores.chunks(exact.width));
     let ratios = beams.filter_map(|(a, b)| denominator_ratio(a, b));
     ratios.map(|ratio| (ratio - 1.0).abs()).collect()
+}
+
+#[test]
+fn the_denominator_is_right_where_nothing_is_negative() {
+    for dim in [64, 256, 768] {
+        let shape = Shape { dim, num_clusters: 1000, ..SHAPE };
+        for spread in [1.0, 5.0] {
+            let model = model(shape, Rows::Positive, spread);
+            let mut queries = Numbers::new(37).vec(50 * dim);
+            queries.iter_mut().for_each(|value| *value = value.abs());
+            for error in denominator_errors(&model, &queries) {
+                assert!(error <= WORST_DENOMINATOR, "{error} at {dim}, {spread}");
+            }
+        }
+    }
+}
+
+#[test]
+fn beams_of_tiny_and_huge_logits_are_those_without_codes() {
+    let (num_clusters, dim) = (300, 16);
+    let mut model = Model::random(41, dim, num_clusters, 50, 10);
+    for alpha in [10.0, 0.5, 1e-38, 1e-43] {
+        model.alpha = alpha;
+        let screened = model.build_as(Dtype::Float32, true, None);
+        let exact = model.build_as(Dtype::Float32, false, None);
+        for magnitude in [1e-8, 1e-5, 1.0, 1e2, 1e3, 1e4, 1e5] {
+            let mut queries = Numbers::new(43).vec(200 * dim);
+            queries.iter_mut().for_each(|value| *value *= magnitude);
+            for size in [1, 2, 5, 20] {
+                let options = SearchOptions { beam_size: Some(size), ..options(10, 1) };
+                let found = screened.beam(&queries, &options, &mut || false).unwrap();
+                let expected = exact.beam(&queries, &options, &mut || false).unwrap();
+                assert_eq!(found.ids, expected.ids, "α {alpha}, × {magnitude}, B {size}");
+                for (found, expected) in found.scores.iter().zip(&expected.scores) {
+                    let error = (f64::from(*found) - f64::from(*expected)).abs();
+                    assert!(error <= 2e-3 * f64::from(*expected) + 3e-45, "{found} {expected}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::format::schema;
 use crate::format::write::Store;
 use crate::matrix::MatrixView;
 use crate::panels::{self, PANEL_ROWS, pack_panel, panel_len};
-use crate::quantize::{RowMeta, quantize_row};
+use crate::quantize::{RowMeta, quantize_evenly};
 
 /// Writes the screen of cluster classifiers \[C, D\], panel by panel.
 pub(crate) fn write_screen(store: &mut Store, weights: MatrixView<'_>, bias: &[f32]) -> Result<()> {
@@ -16,7 +16,7 @@ pub(crate) fn write_screen(store: &mut Store, weights: MatrixView<'_>, bias: &[f
     let mut codes = vec![0; PANEL_ROWS * cols];
     for (weights, bias) in weights.values().chunks(PANEL_ROWS * cols).zip(bias.chunks(PANEL_ROWS)) {
         for ((row, codes), &bias) in weights.chunks(cols).zip(codes.chunks_mut(cols)).zip(bias) {
-            let row = RowMeta { bias, ..quantize_row(row, codes) };
+            let row = RowMeta { bias, ..quantize_evenly(row, codes) };
             meta.push::<f32>(bytemuck::cast_slice(&[row]))?;
         }
         pack_panel(&codes[..weights.len()], cols, &mut panel);

@@ -53,7 +53,7 @@ impl LabelWriter {
             row: 0,
             bias: store.tensor::<f32>(schema::LABEL_BIAS, &[num_rows])?,
             exact,
-            codes: coded.then(|| CodeWriter::new(store, num_rows, cols)).transpose()?,
+            codes: coded.then(|| CodeWriter::new(store, dtype, num_rows, cols)).transpose()?,
             bfloat16: Vec::new(),
             float16: Vec::new(),
         })
@@ -197,13 +197,16 @@ struct CodeWriter {
     meta: TensorWriter,
     /// A row as float32.
     row: Vec<f32>,
+    /// Whether there are no exact rows beside the codes.
+    all_there_is: bool,
     /// The codes of a block, and the rest of it.
     block: (Vec<i8>, Vec<RowMeta>),
 }
 
 impl CodeWriter {
-    fn new(store: &Store, num_rows: usize, cols: usize) -> Result<Self> {
+    fn new(store: &Store, dtype: Dtype, num_rows: usize, cols: usize) -> Result<Self> {
         Ok(Self {
+            all_there_is: dtype == Dtype::Int8,
             codes: store.tensor::<i8>(schema::LABEL_CODES, &[num_rows, cols])?,
             meta: store.tensor::<f32>(schema::LABEL_CODE_META, &[num_rows, RowMeta::LEN])?,
             row: vec![0.0; cols],
@@ -217,7 +220,10 @@ impl CodeWriter {
         meta.clear();
         for ((row, codes), &bias) in codes.chunks_mut(self.row.len()).enumerate().zip(bias) {
             rows.copy_row(row, &mut self.row);
-            meta.push(RowMeta { bias, ..quantize_row(&self.row, codes) });
+            let row = quantize_row(&self.row, codes);
+            // Codes that are the exact rows themselves leave nothing.
+            let residual = if self.all_there_is { 0.0 } else { row.residual };
+            meta.push(RowMeta { bias, residual, ..row });
         }
         self.codes.push(codes)?;
         self.meta.push::<f32>(bytemuck::cast_slice(meta))

@@ -18,7 +18,7 @@ use crate::screen;
 pub(super) trait Int8 {
     /// What results are too large by, times the sum of the query's codes.
     const OFFSET: i32;
-    /// Codes of a row that are taken at once; a query's are padded to a multiple of it.
+    /// Codes of a row that are taken at once; it divides [`PADDING`](crate::query_codes::PADDING).
     const WIDTH: usize;
     /// The 16 × 4 codes of a panel's group.
     type Group: Copy;

@@ -23,7 +23,7 @@ use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
 use crate::panels::{PANEL_ROWS, PanelsView};
 use crate::quantize::CodedRowsView;
-use crate::query_codes::{QueryCodesSlice, QueryCodesView};
+use crate::query_codes::{PADDING, QueryCodesSlice, QueryCodesView};
 
 /// An instruction set that kernels are compiled for, from the slowest to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,7 +233,8 @@ impl Kernels {
         query: QueryCodesView<'_>,
         bounds: LogitBounds<'_>,
     ) {
-        assert!(query.high.len() >= rows.codes.cols() && query.low.len() >= rows.codes.cols());
+        let padded = rows.codes.cols().next_multiple_of(PADDING);
+        assert!(query.high.len() >= padded && query.low.len() >= padded);
         assert!(ids.len() == bounds.upper.len() && ids.len() == bounds.lower.len());
         dispatch!(self, int8::coded_rows(rows, ids, query, bounds));
     }
@@ -251,7 +252,8 @@ impl Kernels {
         of_queries: &[u16],
         bounds: LogitBounds<'_>,
     ) {
-        assert!(queries.stride() >= rows.codes.cols() && ids.len() == of_queries.len());
+        assert!(queries.stride() >= rows.codes.cols().next_multiple_of(PADDING));
+        assert_eq!(ids.len(), of_queries.len());
         assert!(ids.len() == bounds.upper.len() && ids.len() == bounds.lower.len());
         dispatch!(self, int8::coded_pairs(rows, ids, queries, of_queries, bounds));
     }

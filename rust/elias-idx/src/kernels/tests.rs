@@ -268,6 +268,8 @@ fn any_size() -> impl Strategy<Value = f32> {
         1 => prop::num::f32::SUBNORMAL,
         1 => -1e-30..1e-30_f32,
         1 => -1e30..1e30_f32,
+        1 => -2e38..2e38_f32,
+        1 => -1e-36..1e-36_f32,
         1 => prop_oneof![Just(f32::MAX), Just(f32::MIN), Just(f32::MIN_POSITIVE)],
     ]
 }

@@ -11,6 +11,9 @@
 //!   of exp adds in the mean, exceed [`MAX_ERROR`], all clusters of this query are scored exactly.
 //!
 //! So the denominator, and all scores with it, is right to [`MAX_ERROR`], in practice to a tenth of it.
+//! That is an estimate, not a bound: it takes the rounding errors of a row for independent of the query.
+//! Rows are rounded so that their errors add up to nothing ([`crate::quantize::quantize_evenly`]), for
+//! else those of numbers of one sign, times a query of one sign, would not cancel.
 
 use super::plan::Plan;
 use super::top_k::{TopK, unkey};
@@ -20,7 +23,7 @@ use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;
 use crate::panels::{PANEL_ROWS, PanelsView};
 use crate::query_codes::{QueryCodesSlice, QueryMeta};
-use crate::screen;
+use crate::screen::{self, SCORE_ERROR};
 use crate::threads::Loops;
 
 /// A cluster of the beam with its score s_c.
@@ -37,6 +40,10 @@ const LEADING: f64 = 1.0 / 256.0;
 /// Clusters whose logit is this far below the largest have scores near the end of the range of
 /// floats, where rounding makes them equal.
 const RANGE: f32 = 80.0;
+
+/// Where logits may be further off, exponentials of screened and of exact ones have too little to do
+/// with each other.
+const MAX_LOGIT_ERROR: f32 = 8.0;
 
 /// Selects beams, in memory that is reused from query to query.
 #[derive(Default)]
@@ -216,7 +223,7 @@ impl BeamSearch {
         let deviations = panels.deviations;
         let ExpSums { max, mut sum, mut squares, mut curvature } =
             plan.kernels.exp_sums(logits, deviations);
-        if !(error.is_finite() && max.is_finite() && sum.is_finite()) {
+        if !(error <= MAX_LOGIT_ERROR && max.is_finite() && sum.is_finite()) {
             return None;
         }
         let leading = max + (sum * LEADING).ln() as f32;
@@ -226,12 +233,14 @@ impl BeamSearch {
         self.collect(logits, likely, f32::INFINITY, |_| true);
         self.score_exactly(plan, query.values, 0);
         let least = plan.kernels.kth_largest(&self.logits, size.min(self.logits.len()));
-        if least < max - RANGE {
+        // What scores 1 has this logit.
+        let one = max + (sum / plan.alpha).ln() as f32;
+        if least < max.max(one) - RANGE {
             return None;
         }
-        // All clusters whose score is cut to 1 tie, and the smaller ids win.
-        let cut = max + (sum / plan.alpha).ln() as f32 - error;
-        let reach = least.min(cut);
+        // Scores that are rounded to the same come from logits this close. All clusters whose score is
+        // cut to 1 tie too. Among equal scores the smaller ids win.
+        let reach = least.min(one - error) - SCORE_ERROR;
         let rounding = screen::rounding(dim);
         let num_likely = self.candidates.len();
         self.collect(logits, reach - error, likely, |cluster| {
