@@ -14,9 +14,11 @@ from click.testing import CliRunner
 
 import elias_idx
 from elias_idx import Index, Model
-from elias_idx.cli.commands import cli
+from elias_idx.cli.commands import _label_filter, cli
 from elias_idx.data import read_rows, write_rows
+from helpers_index import build
 from helpers_training import TINY, topic_texts
+from oracle import random_parts
 
 
 def run(*arguments, expect=0):
@@ -107,6 +109,12 @@ def test_predictions_of_some_labels_above_a_score(folder, tmp_path):
     assert {name for row in rows for name in row["labels"]} == {"t1", "t2"}
     assert len({len(row["labels"]) for row in rows}) > 1
     assert all(score >= 0.01 for row in rows for score in row["scores"])
+
+    # Names may hold what else passes for an end of a line.
+    names = [f"a{character}b" for character in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    parts = random_parts(num_labels=len(names), labels_per_cluster=4)
+    assert len(_label_filter(build(parts, label_names=names), tmp_path / "names.txt")) == len(names)
 
     (tmp_path / "names.txt").write_text("t1\nnothing\n", encoding="utf-8")
     result = run(*predict, "--allow", tmp_path / "names.txt", expect=1)

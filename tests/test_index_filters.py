@@ -203,6 +203,8 @@ def test_filters_are_made_by_indexes_and_not_pickled(index: Index) -> None:
         (5, TypeError, "labels must be .*, got int"),
         (None, TypeError, "labels must be .*, got NoneType"),
         ([None], TypeError, "labels must be integers, got dtype object"),
+        ([b"label 5"], TypeError, "labels must be ids, names or booleans, got byte strings"),
+        (np.array([b"label 5"]), TypeError, "labels must be ids, names or booleans, got byte strings"),
     ],
 )
 def test_what_makes_no_filter(index: Index, labels: Any, error: type[Exception], message: str) -> None:

@@ -183,7 +183,9 @@ def _as_names(labels: Any) -> list[str] | None:
     """The labels as a list of names, if there is a name among them."""
     if hasattr(labels, "__array__"):
         array = np.asarray(labels)
-        labels = array.ravel().tolist() if array.dtype.kind in "OTU" else []
+        labels = array.ravel().tolist() if array.dtype.kind in "OSTU" else []
+    if any(isinstance(label, bytes) for label in labels):
+        raise TypeError("labels must be ids, names or booleans, got byte strings: decode these")
     if not any(isinstance(label, str) for label in labels):
         return None
     for at, label in enumerate(labels):

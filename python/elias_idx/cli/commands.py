@@ -184,7 +184,8 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
 def _label_filter(index: Index, path: Path) -> LabelFilter:
     """A filter of the labels that a file names line by line."""
     try:
-        return index.label_filter([line for line in path.read_text(encoding="utf-8").splitlines() if line])
+        # `splitlines` would cut at characters that names may hold.
+        return index.label_filter([line for line in path.read_text(encoding="utf-8").split("\n") if line])
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 
