@@ -114,7 +114,7 @@ fn quantizing_gives_what_building_in_that_dtype_gives() {
     let complete = |dtype, screen| Model::complete_as(dtype, screen);
     for source_screen in [true, false] {
         let source = complete(Dtype::Float32, source_screen);
-        source.save(root.path().join("source"), source_screen).ok();
+        source.save(root.path().join("source"), true).unwrap();
         let mapped = Index::load(root.path().join("source"), Loading::Map).unwrap();
         for dtype in Dtype::ALL {
             for screen in [true, false] {
