@@ -69,11 +69,11 @@ impl ByLabel {
     }
 
     /// Copies the edges of `labels` into `rows`, in place of what was there.
-    pub(crate) fn gather(&self, labels: &[u32], rows: &mut Rows) {
+    pub(crate) fn gather(&self, labels: &[u32], rows: &mut GatheredRows) {
         rows.edges.clear();
         rows.ends.clear();
         for labels in labels.chunks(GATHERED_AT_ONCE) {
-            // Rows lie anywhere in memory. One look at each of them first, with nothing that waits
+            // GatheredRows lie anywhere in memory. One look at each of them first, with nothing that waits
             // for what is seen, has the memory deliver them together instead of one by one.
             let seen = labels.iter().fold(0, |seen, &label| {
                 seen ^ self.edges.get(self.range(label).start).map_or(0, |edge| edge.cluster)
@@ -96,13 +96,13 @@ const GATHERED_AT_ONCE: usize = 64;
 
 /// The edges of some labels, row after row.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub(crate) struct GatheredRows {
     edges: Vec<Edge>,
     /// Where each row ends.
     ends: Vec<usize>,
 }
 
-impl Rows {
+impl GatheredRows {
     pub(crate) fn edges(&self) -> &[Edge] {
         &self.edges
     }
@@ -262,7 +262,7 @@ mod tests {
                     .collect();
                 prop_assert_eq!(by_label.row(label), expected);
             }
-            let mut gathered = Rows::default();
+            let mut gathered = GatheredRows::default();
             for labels in [&[3, 19, 0, 3][..], &[7; 100], &[]] {
                 by_label.gather(labels, &mut gathered);
                 let expected: Vec<&[Edge]> =
