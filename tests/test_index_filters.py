@@ -1,5 +1,6 @@
 """Filters and least scores: parity with the oracle, every way to give them, and what is refused."""
 
+import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,12 @@ def test_filters_are_made_by_indexes_and_not_pickled(index: Index) -> None:
         LabelFilter()
     with pytest.raises(TypeError, match=r"can't be pickled: make it again by Index\.label_filter"):
         pickle.dumps(index.label_filter([1]))
+
+
+def test_a_copy_of_a_filter_is_the_filter(index: Index) -> None:
+    made = index.label_filter([1])
+    assert copy.copy(made) is made
+    assert copy.deepcopy([made])[0] is made
 
 
 @pytest.mark.parametrize(

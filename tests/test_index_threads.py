@@ -217,6 +217,28 @@ def test_children_forked_while_others_search_can_search(large: tuple[Index, Part
     assert statuses == [0] * 15
 
 
+@forks
+def test_children_forked_while_edges_are_sorted_by_label_can_sort_them(tmp_path: Path) -> None:
+    parts = random_parts(num_clusters=100, num_labels=20_000, labels_per_cluster=10_000)
+    build(parts).save(tmp_path / "index")
+    statuses = []
+    for _ in range(5):
+        index = Index.load(tmp_path / "index")  # whose edges aren't sorted yet
+        caller = threading.Thread(target=index.clusters, args=(0,))
+        caller.start()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                index.clusters(0)
+                status = 0
+            finally:
+                os._exit(status)
+        statuses.append(exit_status(child))
+        caller.join()
+    assert statuses == [0] * 5
+
+
 def test_a_child_forked_by_a_signal_handler_amid_a_search_goes_on() -> None:
     code = """
 parent = os.getpid()

@@ -24,6 +24,14 @@ impl LabelFilter {
         format!("<elias_idx.LabelFilter: {} labels>", self.0.len())
     }
 
+    fn __copy__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __deepcopy__(slf: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        slf
+    }
+
     fn __reduce__(&self) -> PyResult<()> {
         let message = "a LabelFilter can't be pickled: make it again by Index.label_filter";
         Err(PyTypeError::new_err(message))

@@ -19,13 +19,13 @@ pub(crate) struct Adjacency {
 /// A borrowed [`Adjacency`].
 #[derive(Clone, Copy)]
 pub(crate) struct AdjacencyView<'a> {
-    rows: Rows<'a>,
+    rows: CsrRows<'a>,
     sketch: &'a Sketch,
 }
 
 /// The CSR arrays of an adjacency.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
+struct CsrRows<'a> {
     offsets: &'a [u64],
     labels: &'a [u32],
     weights: &'a [f32],
@@ -44,7 +44,7 @@ impl Adjacency {
         weights: Tensor<f32>,
         num_labels: usize,
     ) -> Result<Result<Self, Fault>> {
-        let rows = Rows {
+        let rows = CsrRows {
             offsets: offsets.as_slice(),
             labels: labels.as_slice(),
             weights: weights.as_slice(),
@@ -64,7 +64,7 @@ impl Adjacency {
     }
 
     pub(crate) fn view(&self) -> AdjacencyView<'_> {
-        let rows = Rows {
+        let rows = CsrRows {
             offsets: self.offsets.as_slice(),
             labels: self.labels.as_slice(),
             weights: self.weights.as_slice(),
@@ -105,7 +105,7 @@ impl<'a> AdjacencyView<'a> {
     }
 }
 
-impl<'a> Rows<'a> {
+impl<'a> CsrRows<'a> {
     fn len(self) -> usize {
         self.offsets.len() - 1
     }
@@ -158,7 +158,7 @@ pub(crate) const SKETCH_STEP: usize = 16;
 struct Sketch(Vec<f32>);
 
 impl Sketch {
-    fn with_room_for(rows: Rows<'_>) -> Result<Self> {
+    fn with_room_for(rows: CsrRows<'_>) -> Result<Self> {
         let len = Self::start(rows.len(), rows.labels.len());
         let bytes = len.saturating_mul(size_of::<f32>());
         let mut weights = Vec::new();
@@ -169,14 +169,14 @@ impl Sketch {
     }
 
     /// Adds the next row.
-    fn push(&mut self, rows: Rows<'_>, row: usize) {
+    fn push(&mut self, rows: CsrRows<'_>, row: usize) {
         let range = rows.range(row);
         self.0.resize(Self::start(row, range.start), 0.0);
         let groups = rows.weights[range].chunks(SKETCH_STEP);
         self.0.extend(groups.map(|group| group[group.len() / 2]));
     }
 
-    fn row(&self, rows: Rows<'_>, row: usize) -> &[f32] {
+    fn row(&self, rows: CsrRows<'_>, row: usize) -> &[f32] {
         let range = rows.range(row);
         let start = Self::start(row, range.start);
         &self.0[start..start + range.len().div_ceil(SKETCH_STEP)]

@@ -1,7 +1,11 @@
 //! The adjacency the other way round: from labels to the clusters that lead to them.
 
 use std::ops::Range;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crate::adjacency::AdjacencyView;
 use crate::error::{Error, Result};
@@ -65,11 +69,11 @@ impl ByLabel {
     }
 
     /// Copies the edges of `labels` into `rows`, in place of what was there.
-    pub(crate) fn gather(&self, labels: &[u32], rows: &mut Rows) {
+    pub(crate) fn gather(&self, labels: &[u32], rows: &mut GatheredRows) {
         rows.edges.clear();
         rows.ends.clear();
         for labels in labels.chunks(GATHERED_AT_ONCE) {
-            // Rows lie anywhere in memory. One look at each of them first, with nothing that waits
+            // GatheredRows lie anywhere in memory. One look at each of them first, with nothing that waits
             // for what is seen, has the memory deliver them together instead of one by one.
             let seen = labels.iter().fold(0, |seen, &label| {
                 seen ^ self.edges.get(self.range(label).start).map_or(0, |edge| edge.cluster)
@@ -92,13 +96,13 @@ const GATHERED_AT_ONCE: usize = 64;
 
 /// The edges of some labels, row after row.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub(crate) struct GatheredRows {
     edges: Vec<Edge>,
     /// Where each row ends.
     ends: Vec<usize>,
 }
 
-impl Rows {
+impl GatheredRows {
     pub(crate) fn edges(&self) -> &[Edge] {
         &self.edges
     }
@@ -114,12 +118,18 @@ impl Rows {
 }
 
 /// [`ByLabel`], made when it is first asked for.
+///
+/// There is no lock, which a child of a fork would find held by a thread that it lacks.
 #[derive(Default)]
 pub(crate) struct LazyByLabel {
-    made: OnceLock<ByLabel>,
-    /// Held while it is made, so that it is made once.
-    making: Mutex<()>,
+    /// From a box; null until it is made, and never changed afterwards.
+    made: AtomicPtr<ByLabel>,
+    /// The process that has a thread which makes it, so that it is made once; or 0.
+    maker: AtomicU32,
 }
+
+/// Between two looks at what another thread makes.
+const WAIT: Duration = Duration::from_millis(5);
 
 impl LazyByLabel {
     /// Of `adjacency`, always the same one.
@@ -133,22 +143,86 @@ impl LazyByLabel {
         num_labels: usize,
         stopped: &mut dyn FnMut() -> bool,
     ) -> Result<&ByLabel> {
-        if let Some(made) = self.made.get() {
-            return Ok(made);
+        loop {
+            if let Some(made) = self.made() {
+                return Ok(made);
+            }
+            if let Some(_turn) = Turn::take(&self.maker) {
+                // Another one's turn may have ended since it was looked for.
+                if let Some(made) = self.made() {
+                    return Ok(made);
+                }
+                return Ok(self.keep(ByLabel::new(adjacency, num_labels, stopped)?));
+            }
+            if stopped() {
+                return Err(Error::Interrupted);
+            }
+            thread::sleep(WAIT);
         }
-        let _guard = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(made) = self.made.get() {
-            return Ok(made);
+    }
+
+    fn made(&self) -> Option<&ByLabel> {
+        // SAFETY: it is null or comes from a box, which is freed by nothing but `drop`.
+        unsafe { self.made.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Keeps the first one that is given. There is a second one where a child was forked by the
+    /// `stopped` of a thread at work.
+    fn keep(&self, made: ByLabel) -> &ByLabel {
+        let new = Box::into_raw(Box::new(made));
+        let exchanged =
+            self.made.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
+        match exchanged {
+            // SAFETY: as in `made`.
+            Ok(_) => unsafe { &*new },
+            Err(first) => {
+                // SAFETY: it comes from a box, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                // SAFETY: as in `made`.
+                unsafe { &*first }
+            }
         }
-        let made = ByLabel::new(adjacency, num_labels, stopped)?;
-        Ok(self.made.get_or_init(|| made))
+    }
+}
+
+impl Drop for LazyByLabel {
+    fn drop(&mut self) {
+        let made = *self.made.get_mut();
+        if !made.is_null() {
+            // SAFETY: it comes from a box, and nobody else holds `self` any more.
+            drop(unsafe { Box::from_raw(made) });
+        }
+    }
+}
+
+/// A thread's right to make what others wait for.
+struct Turn<'a> {
+    maker: &'a AtomicU32,
+    process: u32,
+}
+
+impl<'a> Turn<'a> {
+    /// None while another thread of this process has it. One of another process isn't there: it was
+    /// at work when this process was forked from it.
+    fn take(maker: &'a AtomicU32) -> Option<Self> {
+        let (process, found) = (process::id(), maker.load(Ordering::Relaxed));
+        let is_free = found != process
+            && maker.compare_exchange(found, process, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        is_free.then(|| Self { maker, process })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Unless, in a child that was forked amid the turn, another thread has taken it.
+        let (process, order) = (self.process, Ordering::Release);
+        let _ = self.maker.compare_exchange(process, 0, order, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
+    use std::sync::atomic::AtomicUsize;
 
     use proptest::prelude::*;
 
@@ -188,7 +262,7 @@ mod tests {
                     .collect();
                 prop_assert_eq!(by_label.row(label), expected);
             }
-            let mut gathered = Rows::default();
+            let mut gathered = GatheredRows::default();
             for labels in [&[3, 19, 0, 3][..], &[7; 100], &[]] {
                 by_label.gather(labels, &mut gathered);
                 let expected: Vec<&[Edge]> =
@@ -212,6 +286,45 @@ mod tests {
         }
         let made = lazy.get(adjacency.view(), 3, &mut || false).unwrap();
         assert_eq!(made.row(2).len(), 2);
+    }
+
+    #[test]
+    fn a_stop_ends_waiting_for_another_thread() {
+        let adjacency = adjacency(&[vec![true; 3]], 3);
+        let lazy = LazyByLabel::default();
+        let turn = Turn::take(&lazy.maker).unwrap();
+        let mut calls = 0;
+        let result = lazy.get(adjacency.view(), 3, &mut || {
+            calls += 1;
+            calls == 2
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        drop(turn);
+        assert_eq!(lazy.get(adjacency.view(), 3, &mut || false).unwrap().row(0).len(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_of_another_process() {
+        let adjacency = adjacency(&[vec![true; 3]], 3);
+        let lazy = LazyByLabel::default();
+        lazy.maker.store(process::id() + 1, Ordering::Relaxed);
+        let mut calls = 0;
+        let result = lazy.get(adjacency.view(), 3, &mut || {
+            calls += 1;
+            calls > 2
+        });
+        assert_eq!(result.unwrap().row(2).len(), 1);
+        assert!(Turn::take(&lazy.maker).is_some(), "the turn is over");
+    }
+
+    #[test]
+    fn the_first_one_is_kept() {
+        let adjacency = adjacency(&[vec![true; 3]], 3);
+        let lazy = LazyByLabel::default();
+        let made = || ByLabel::new(adjacency.view(), 3, &mut || false).unwrap();
+        let first = lazy.keep(made());
+        assert!(ptr::eq(lazy.keep(made()), first));
+        assert!(ptr::eq(lazy.get(adjacency.view(), 3, &mut || true).unwrap(), first));
     }
 
     #[test]

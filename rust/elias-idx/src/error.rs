@@ -40,8 +40,8 @@ pub enum Error {
         /// How much was asked for.
         bytes: usize,
     },
-    /// A fault of this library: a search thread panicked.
-    #[error("a search thread panicked: {0}; please report this")]
+    /// A fault of this library: a thread panicked.
+    #[error("a thread panicked: {0}; please report this")]
     Panicked(String),
 }
 

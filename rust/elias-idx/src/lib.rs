@@ -59,6 +59,8 @@ pub use format::write::Destination;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
 pub use label_rows::{Dtype, LabelWeights};
+pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
+
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
 /// environment variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.
 ///
@@ -67,5 +69,3 @@ pub use label_rows::{Dtype, LabelWeights};
 pub fn instruction_set() -> Result<&'static str> {
     Ok(kernels::Kernels::detect()?.name())
 }
-
-pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use common::{Model, Numbers};
-use elias_idx::{Dtype, HitsMut, Index, SearchOptions};
+use elias_idx::{Dtype, Filter, HitsMut, Index, SearchOptions};
 
 /// The system's memory, with a count of how often some was asked for.
 struct Counting;
@@ -43,10 +43,17 @@ unsafe impl GlobalAlloc for Counting {
 const K: usize = 10;
 
 /// How often a search for `queries` allocates.
-fn allocations(index: &Index, queries: &[f32], num_threads: usize, out: &mut Results) -> usize {
+fn allocations(
+    index: &Index,
+    queries: &[f32],
+    num_threads: usize,
+    filter: Option<Filter<'_>>,
+    out: &mut Results,
+) -> usize {
     let options = SearchOptions {
         shortlist_size: Some(700),
         num_threads: Some(num_threads),
+        filter,
         ..SearchOptions::default()
     };
     let len = queries.len() / index.dim() * K;
@@ -75,7 +82,7 @@ fn a_search_that_was_done_before_allocates_nothing() {
         for num_queries in [1, 20, 200] {
             let queries = &queries[..num_queries * dim];
             for num_threads in [1, 2] {
-                let mut call = || allocations(&index, queries, num_threads, &mut out);
+                let mut call = || allocations(&index, queries, num_threads, None, &mut out);
                 let what = format!("{num_queries} queries, {num_threads} threads, {screen}");
                 if num_queries > 1 && num_threads > 1 {
                     // Threads share a batch as it comes: one may join late, or meet its largest
@@ -95,4 +102,14 @@ fn a_search_that_was_done_before_allocates_nothing() {
             }
         }
     }
+    // Filters of so few edges that these are looked at, in two blocks of labels and in one.
+    let index = Model::random(5, 16, 40, 30_000, 800).build();
+    let wide = index.label_filter(&(0..1500).collect::<Vec<i64>>()).unwrap();
+    let narrow = index.label_filter(&[3, 5, 7]).unwrap();
+    let filters = [Some(&wide), Some(&narrow), Some(&wide)];
+    let mut call =
+        || allocations(&index, &queries[..3 * 16], 1, Some(Filter::Each(&filters)), &mut out);
+    call();
+    let counts: Vec<usize> = (0..6).map(|_| call()).collect();
+    assert_eq!(counts, [0; 6]);
 }

@@ -217,6 +217,23 @@ fn only_an_index_and_nothing_more_is_overwritten() {
 }
 
 #[test]
+fn what_is_put_into_the_old_folder_during_a_build_is_not_deleted() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("index");
+    Model::complete().save(&path, false).unwrap();
+    let folder = Destination::Folder { path: &path, overwrite: true };
+    let mut writer = IndexWriter::new(&shell(), 3, folder).unwrap();
+    writer.push_edges(&[2, 0, 1], &[0.5, 1.0, 1.0]).unwrap();
+    writer.push_labels(&[1.0; 6], &[0.0; 3]).unwrap();
+    fs::write(path.join("notes.txt"), "precious").unwrap();
+    let (kind, text) = io_kind(writer.finish().map(drop));
+    assert_eq!(kind, io::ErrorKind::AlreadyExists);
+    assert!(text.contains("holds \"notes.txt\""), "{text}");
+    assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "precious");
+    assert_eq!(entries(root.path()), ["index"]);
+}
+
+#[test]
 fn a_mapped_index_outlives_its_folder() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");

@@ -12,6 +12,7 @@ use crate::format::write::{Store, TensorWriter};
 use crate::label_rows::{Dtype, ExactRows};
 use crate::matrix::{MatrixView, cell, position_beyond, position_of_non_finite};
 use crate::quantize::{RowMeta, quantize_row};
+use crate::threads::guard;
 
 const WEIGHTS: &str = "label_weights";
 const BIAS: &str = "label_bias";
@@ -170,23 +171,18 @@ fn push_rows(tensor: &mut TensorWriter, rows: ExactRows<'_>) -> Result<()> {
     }
 }
 
-/// Runs both, on two threads where the system gives another one.
+/// Runs both, on two threads where the system gives another one. A panic in either becomes an error.
 fn join<F>(one: impl FnOnce() -> Result<()>, mut other: F) -> Result<()>
 where
     F: FnMut() -> Result<()> + Send,
 {
+    let mut other = || guard(&mut other).flatten();
     let mut result = None;
     let first = thread::scope(|scope| {
-        let started = thread::Builder::new().name("elias-build".into());
-        let started = started.spawn_scoped(scope, || result = Some(other()));
-        let first = one();
-        // A panic over there goes on here.
-        if let Ok(thread) = started
-            && let Err(panic) = thread.join()
-        {
-            std::panic::resume_unwind(panic);
-        }
-        first
+        let thread = thread::Builder::new().name("elias-build".into());
+        // Where none starts there is no result, and the other one is run here afterwards.
+        let _ = thread.spawn_scoped(scope, || result = Some(other()));
+        guard(one).flatten()
     });
     first.and(result.unwrap_or_else(other))
 }
@@ -227,5 +223,19 @@ impl CodeWriter {
         }
         self.codes.push(codes)?;
         self.meta.push::<f32>(bytemuck::cast_slice(meta))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn panics_of_either_thread_become_errors() {
+        let panicked = |result| matches!(result, Err(Error::Panicked(message)) if message == "why");
+        assert!(panicked(join(|| Ok(()), || panic!("why"))));
+        assert!(panicked(join(|| panic!("why"), || Ok(()))));
+        assert!(join(|| Ok(()), || Ok(())).is_ok());
     }
 }

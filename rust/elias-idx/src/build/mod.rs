@@ -132,6 +132,10 @@ impl Index {
                 store.copy(self.files(), name)?;
             }
         } else {
+            // What is written of these has checksums of its own, which would hide a damage.
+            for name in [schema::LABEL_WEIGHTS, schema::LABEL_BIAS] {
+                self.files().verify_tensor(name)?;
+            }
             let mut labels = LabelWriter::new(&store, dims, dtype, screen)?;
             labels.push_all(self.exact_rows(), self.label_bias())?;
             labels.finish(&mut store)?;

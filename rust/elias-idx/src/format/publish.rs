@@ -120,6 +120,10 @@ impl Staging {
         &self.path
     }
 
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// Puts the folder in its place. Its files were forced to disk by whoever wrote them.
     pub(crate) fn publish(self) -> Result<()> {
         sync_folder(&self.path).map_err(|error| Error::io(&self.target.path, error))?;

@@ -144,12 +144,19 @@ impl Files {
     pub(crate) fn verify(&self) -> Result<()> {
         manifest::check_checksum(&self.manifest_bytes)
             .map_err(|kind| self.error(MANIFEST_FILE, kind))?;
-        for (name, entry) in &self.manifest.tensors {
-            if sha256_hex(&[&self.held[name]]) != entry.sha256 {
-                return Err(self.error(&entry.file, FormatError::Checksum));
-            }
+        self.tensor_names().try_for_each(|name| self.verify_tensor(name))
+    }
+
+    /// Recomputes the checksum of a tensor's file.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub(crate) fn verify_tensor(&self, name: &str) -> Result<()> {
+        let (entry, bytes) = self.file(name);
+        if sha256_hex(&[bytes]) == entry.sha256 {
+            return Ok(());
         }
-        Ok(())
+        Err(self.error(&entry.file, FormatError::Checksum))
     }
 
     /// An error in one of the files.

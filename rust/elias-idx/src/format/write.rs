@@ -60,9 +60,7 @@ impl Store {
             Destination::Memory => Place::Memory(BTreeMap::new()),
             Destination::Folder { path, overwrite } => {
                 let target = Target::resolve(path, overwrite)?;
-                if target.exists() {
-                    check_replaceable(target.path())?;
-                }
+                check_replaceable(&target)?;
                 Place::Folder { path: path.to_path_buf(), staging: Staging::new(target)? }
             }
         };
@@ -147,6 +145,8 @@ impl Store {
         match self.place {
             Place::Memory(held) => Ok(Stored::Memory(Box::new(Files::from_held(manifest, held)?))),
             Place::Folder { path, staging } => {
+                // Others may have put files there while this was written.
+                check_replaceable(staging.target())?;
                 staging.publish()?;
                 Ok(Stored::Folder(path))
             }
@@ -244,7 +244,11 @@ impl NewFile {
 }
 
 /// Refuses to replace a folder that isn't an index, or that holds anything else as well.
-fn check_replaceable(folder: &Path) -> Result<()> {
+fn check_replaceable(target: &Target) -> Result<()> {
+    if !target.exists() {
+        return Ok(());
+    }
+    let folder = target.path();
     let refuse = |message: String| {
         Err(Error::io(folder, io::Error::new(io::ErrorKind::AlreadyExists, message)))
     };

@@ -1,6 +1,6 @@
 //! Sharing out the queries of a call, or the parts of a single query, to threads.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::HitsMut;
 use super::label_major::{MAX_PAIRS, MAX_QUERIES};
@@ -17,20 +17,37 @@ pub(crate) enum Goal {
     Search,
 }
 
-/// The memory of workers at rest, kept for later calls.
-#[derive(Default)]
-pub(crate) struct Workers(Mutex<Vec<Worker>>);
+/// The memory of workers at rest, kept for later calls: of no more than there are CPUs.
+///
+/// Nobody waits for a slot: in a child of a fork, another thread's lock is never released. A thread
+/// that finds a slot locked tries the next one.
+pub(crate) struct Workers {
+    slots: Box<[Mutex<Option<Box<Worker>>>]>,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::new(threads::available())
+    }
+}
 
 impl Workers {
-    fn take(&self) -> Worker {
-        // Nobody waits here: in a child of a fork, another thread's lock is never released.
-        self.0.try_lock().ok().and_then(|mut workers| workers.pop()).unwrap_or_default()
+    fn new(num_slots: usize) -> Self {
+        Self { slots: (0..num_slots).map(|_| Mutex::default()).collect() }
     }
 
-    fn give_back(&self, worker: Worker) {
-        if let Ok(mut workers) = self.0.try_lock() {
-            workers.push(worker);
+    fn take(&self) -> Box<Worker> {
+        self.free_slots().find_map(|mut slot| slot.take()).unwrap_or_default()
+    }
+
+    fn give_back(&self, worker: Box<Worker>) {
+        if let Some(mut slot) = self.free_slots().find(|slot| slot.is_none()) {
+            *slot = Some(worker);
         }
+    }
+
+    fn free_slots(&self) -> impl Iterator<Item = MutexGuard<'_, Option<Box<Worker>>>> {
+        self.slots.iter().filter_map(|slot| slot.try_lock().ok())
     }
 }
 
@@ -95,6 +112,24 @@ fn block_size(num_queries: usize, num_threads: usize, shortlist_size: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_at_rest_are_found_again_and_no_more_than_the_slots() {
+        let workers = Workers::new(2);
+        let taken: Vec<Box<Worker>> = (0..3).map(|_| workers.take()).collect();
+        let mut kept: Vec<*const Worker> = taken.iter().map(|worker| &raw const **worker).collect();
+        taken.into_iter().for_each(|worker| workers.give_back(worker));
+        kept.pop();
+        // A slot that another thread is at hides its own worker only.
+        let busy = workers.slots[0].lock().unwrap();
+        let second = workers.take();
+        assert_eq!(&raw const *second, kept[1]);
+        workers.give_back(second);
+        drop(busy);
+        let again = [workers.take(), workers.take()];
+        assert!(again.iter().map(|worker| &raw const **worker).eq(kept));
+        assert!(workers.slots.iter().all(|slot| slot.lock().unwrap().is_none()));
+    }
 
     #[test]
     fn blocks_are_shared_out_evenly_and_bounded() {

@@ -13,7 +13,7 @@ use super::beam::{BeamCluster, BeamQuery, BeamSearch};
 use super::plan::Plan;
 use super::shortlist::Shortlist;
 use super::top_k::key;
-use crate::by_label::{ByLabel, Edge, Rows};
+use crate::by_label::{ByLabel, Edge, GatheredRows};
 use crate::error::Result;
 use crate::filter::{Allowed, Bitmap, BitmapView};
 use crate::threads::Loops;
@@ -32,7 +32,7 @@ pub(crate) struct FilteredShortlist {
     bitmap: Bitmap,
     /// The allowed labels, and their edges by [`CHUNK`]s of them.
     labels: Vec<u32>,
-    rows: Vec<Rows>,
+    rows: Vec<GatheredRows>,
     /// The clusters that lead to these, and for each cluster whether it is among them.
     clusters: Vec<u32>,
     is_met: Vec<bool>,
@@ -96,11 +96,9 @@ impl FilteredShortlist {
         let Clusters { search, query, logits } = clusters;
         let scores = search.score(plan, *query, logits, &self.clusters, loops)?;
         let edge_key = |edge: &Edge| key(scores[edge.cluster as usize], edge.cluster);
-        let best_keys = self
-            .rows
-            .iter()
-            .flat_map(Rows::iter)
-            .map(|row| row.iter().map(edge_key).min().unwrap_or(u64::MAX));
+        let rows = &self.rows[..self.labels.len().div_ceil(CHUNK)];
+        let rows = || rows.iter().flat_map(GatheredRows::iter);
+        let best_keys = rows().map(|row| row.iter().map(edge_key).min().unwrap_or(u64::MAX));
         self.cluster_keys.clear();
         self.cluster_keys.extend(best_keys);
         let last = match plan.shortlist_size {
@@ -113,8 +111,7 @@ impl FilteredShortlist {
         };
         self.reached.clear();
         self.path_scores.clear();
-        let rows = self.rows.iter().flat_map(Rows::iter);
-        for ((&label, &best), row) in self.labels.iter().zip(&self.cluster_keys).zip(rows) {
+        for ((&label, &best), row) in self.labels.iter().zip(&self.cluster_keys).zip(rows()) {
             if best <= last {
                 let edges = row.iter().filter(|edge| edge_key(edge) <= last);
                 let paths = edges.map(|edge| scores[edge.cluster as usize] * edge.weight);
@@ -141,7 +138,11 @@ impl FilteredShortlist {
         self.clusters.clear();
         self.is_met.clear();
         self.is_met.resize(num_clusters, false);
-        self.rows.resize_with(self.labels.len().div_ceil(CHUNK), Rows::default);
+        let num_chunks = self.labels.len().div_ceil(CHUNK);
+        // Those that an earlier query needed are kept, with their memory.
+        if self.rows.len() < num_chunks {
+            self.rows.resize_with(num_chunks, GatheredRows::default);
+        }
         for (labels, rows) in self.labels.chunks(CHUNK).zip(&mut self.rows) {
             loops.proceed()?;
             by_label.gather(labels, rows);

@@ -219,7 +219,7 @@ impl<T> SharedStart<T> {
 }
 
 /// Runs `work`, and makes a panic an error.
-fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
+pub(crate) fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let message = message(&*payload);
         // Dropping it runs foreign code, which might panic in its turn, where nothing catches it.
