@@ -65,8 +65,8 @@ pub(crate) struct LogitBounds<'a> {
     pub(crate) lower: &'a mut [f32],
 }
 
-/// The kernels for one instruction set. Only [`Kernels::detect`] and [`Kernels::available`] make
-/// one, for sets that the machine has: the calls below rely on it.
+/// The kernels for one instruction set. Only [`Kernels::available`] makes any, for sets that
+/// the machine has: the calls below rely on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kernels {
     level: Level,

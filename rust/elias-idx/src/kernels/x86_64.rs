@@ -1,4 +1,4 @@
-//! The kernels compiled for AVX2 with FMA and for AVX-512F.
+//! The kernels compiled for AVX2 with FMA and F16C, and for AVX-512 F, BW, VL and VNNI.
 //!
 //! `#[target_feature]` stands on the entry points; everything below them is inlined into these.
 
