@@ -1,6 +1,8 @@
 //! Rows of numbers as 8-bit codes, and how far the codes can be from them.
 //!
-//! A row w becomes ŵ = scale · codes, each code the nearest integer from −127 to 127. With a row go
+//! A row w becomes ŵ = scale · codes, each code one of the two integers next to
+//! w / scale, from −127 to 127: the nearest ([`quantize_row`]), or sometimes the other ([`quantize_evenly`]).
+//! With a row go
 //! two lengths, rounded up: that of the *residual* w − ŵ, and that of ŵ. What bounds are made of
 //! them is said in [`crate::screen`].
 
@@ -236,6 +238,25 @@ mod tests {
                 row[len / 2] = value;
                 check(&row);
             }
+        }
+    }
+
+    #[test]
+    fn evenly_rounded_rows_leave_nothing_in_sum_and_are_bounded() {
+        for len in [1, 2, 17, 768] {
+            // Mostly small and of one sign: to the nearest, they would all become 0.
+            let row: Vec<f32> =
+                (0..len).map(|i| if i == 0 { 1.0 } else { 0.0035 + 1e-6 * i as f32 }).collect();
+            let mut codes = vec![99; len];
+            let meta = quantize_evenly(&row, &mut codes);
+            let rest = || {
+                let pairs = row.iter().zip(&codes);
+                pairs.map(|(&value, &code)| {
+                    f64::from(value) - f64::from(meta.scale) * f64::from(code)
+                })
+            };
+            assert!(rest().sum::<f64>().abs() <= 0.51 * f64::from(meta.scale), "{len}");
+            assert!(f64::from(meta.residual) >= length(rest()), "{len}");
         }
     }
 

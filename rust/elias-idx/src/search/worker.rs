@@ -74,14 +74,14 @@ impl Worker {
             self.scan_clusters(plan, queries, range.clone(), loops)?;
             for query in range.clone() {
                 loops.proceed()?;
-                self.select_beam(plan, queries, query, query - range.start);
+                let place = query - range.start;
+                self.select_beam(plan, queries, query, place);
                 let (ids, scores) = row(&mut out, query, width);
                 if goal == Goal::Beam {
                     let beam = self.beam.beam().iter();
                     write(beam.map(|entry| (entry.cluster, entry.score)), ids, scores);
                     continue;
                 }
-                let place = query - range.start;
                 match plan.filter.and_then(|filter| filter.of_query(block_start + query)) {
                     Some(allowed) => {
                         let (beam_query, logits) = beam_query(
