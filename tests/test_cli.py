@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     write_set(folder / "train.jsonl")
     write_set(folder / "test.jsonl", seed=1)
     settings = {name: value for name, value in asdict(TINY).items() if isinstance(value, (int, float, str))}
-    (folder / "tiny.toml").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
+    (folder / "tiny.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     run(
         "train", folder / "train.jsonl", "--dev", folder / "test.jsonl", "--out", folder / "model",
         "--config", folder / "tiny.toml", "--seed", 3,

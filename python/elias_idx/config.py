@@ -21,6 +21,16 @@ else:
     import tomli as tomllib
 
 
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "encoder": ("bag", "transformer", "bag+transformer", "precomputed"),
+    "pooling": ("mean", "cls", "pooler"),
+    "precision": ("float32", "bfloat16"),
+    "cluster_by": (None, "sparse", "dense", "both"),
+    "adjacency_start": ("partition", "uniform"),
+    "label_dtype": ("float32", "bfloat16"),
+}
+
+
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
@@ -29,8 +39,10 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
 class Config:
     """Settings with the defaults that were chosen on held-out texts of ICD-10-CM (see docs/experiments.md)."""
 
-    encoder: str = _setting("bag", "bag (of word and character n-grams) or precomputed (embeddings from a file)")
-    dim: int = _setting(512, "embedding size D of the bag encoder", 1)
+    encoder: str = _setting(
+        "bag", "bag (of n-grams), transformer, bag+transformer or precomputed (embeddings from a file)"
+    )
+    dim: int = _setting(512, "embedding size of the bag encoder", 1)
     dropout: float = _setting(0.1, "dropout on the embedding", 0, 0.999)
     embedding_norm: float = _setting(8.0, "length that the bag encoder gives each embedding", 1e-6)
     word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
@@ -38,6 +50,21 @@ class Config:
     min_word_texts: int = _setting(1, "training texts that a word n-gram must occur in", 1)
     min_char_texts: int = _setting(2, "training texts that a character n-gram must occur in", 1)
 
+    transformer: str | None = _setting(None, "name or folder of a Hugging Face encoder")
+    pooling: str = _setting("mean", "how the transformer's token embeddings become one: mean, cls or pooler")
+    max_tokens: int = _setting(128, "tokens of a text that the transformer reads", 1)
+    frozen: bool = _setting(False, "whether the transformer keeps its weights: its embeddings are computed once")
+    transformer_learning_rate: float = _setting(1e-4, "of the transformer in stage 1", 0)
+    gradient_checkpointing: bool = _setting(False, "whether the transformer saves memory by computing things twice")
+    precision: str = _setting("float32", "of the transformer's arithmetic in training: float32 or bfloat16")
+
+    cluster_by: str | None = _setting(
+        None,
+        "what labels are clustered by: sparse (n-grams), dense (embeddings) or both; by default sparse for texts",
+    )
+    recluster_epochs: int = _setting(
+        0, "epochs of a first stage 1, after which labels are clustered again by its embeddings too; 0 for none", 0
+    )
     num_clusters: int | None = _setting(None, "clusters C; by default 2^ceil(log2(L / 100))", 1)
     labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
     alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)
@@ -46,7 +73,8 @@ class Config:
 
     stage1_epochs: int = _setting(4, "epochs of stage 1", 1)
     stage2_epochs: int = _setting(2, "epochs of stage 2; 0 keeps the fixed clusters", 0)
-    batch_size: int = _setting(256, "texts a step", 1)
+    batch_size: int = _setting(256, "texts in a batch", 1)
+    accumulation_steps: int = _setting(1, "batches whose gradients are added up to one step", 1)
     train_beam_size: int = _setting(10, "beam B during training", 1)
     train_shortlist_size: int = _setting(500, "shortlist S during training", 1)
     learning_rate: float = _setting(3e-3, "of the encoder and the cluster classifiers", 0)
@@ -57,6 +85,13 @@ class Config:
     warmup: float = _setting(0.1, "share of a stage's steps with a rising learning rate", 0, 1)
     path_loss_weight: float = _setting(1.7, "weight λ of the path loss beside the shortlist's, both sums", 0)
     label_bias: float = _setting(-2.0, "the label classifiers' first bias")
+    label_dtype: str = _setting(
+        "float32", "of the label classifiers and their momentum in training: float32 or bfloat16"
+    )
+
+    checkpoint_steps: int | None = _setting(None, "steps between checkpoints; by default one after every epoch", 1)
+    dev_metric: str = _setting("P@1", "what tells the best epoch on dev data")
+    early_stopping: int | None = _setting(None, "epochs of a stage without a better dev metric that end it", 1)
 
     beam_size: int = _setting(20, "default beam B of the index", 1)
     shortlist_size: int = _setting(2000, "default shortlist S of the index", 1)
@@ -71,8 +106,8 @@ class Config:
             value = _checked_type(item.name, getattr(self, item.name), hints[item.name])
             object.__setattr__(self, item.name, value)
             _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
-        _check_choice("encoder", self.encoder, ("bag", "precomputed"))
-        _check_choice("adjacency_start", self.adjacency_start, ("partition", "uniform"))
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
         for name in ("word_ngrams", "char_ngrams"):
             shortest, longest = getattr(self, name)
             if shortest > longest or (shortest == 0) != (longest == 0):
@@ -155,6 +190,6 @@ def _check_range(name: str, value: Any, low: float | None, high: float | None) -
             raise ConfigError(f"{name} must be at most {high:g}, got {part:g}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        raise ConfigError(f"{name} must be one of {', '.join(filter(None, choices))}; got {value!r}")

@@ -63,8 +63,9 @@ def _config_options(command: _Command) -> _Command:
         hint = next(part for part in (*typing.get_args(hints[item.name]), hints[item.name]) if part is not type(None))
         pair = typing.get_origin(hints[item.name]) is tuple
         default = " ".join(map(str, item.default)) if pair else item.default
+        option = f"--{item.name.replace('_', '-')}"
         command = click.option(
-            f"--{item.name.replace('_', '-')}",
+            f"{option}/{option.replace('--', '--no-', 1)}" if hint is bool else option,
             type=int if pair else hint,
             nargs=2 if pair else 1,
             default=None,

@@ -1,0 +1,46 @@
+"""Embeddings that exist already, as the input of training. N training inputs, Q of them in a batch, D dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from elias_idx.encoders import PrecomputedEncoder
+from elias_idx.errors import DataError
+from elias_idx.train.encoders.base import TrainableEncoder
+
+
+class PrecomputedModule(TrainableEncoder):
+    """Embeddings that exist already: dropout is all that training adds."""
+
+    def __init__(self, embeddings: npt.NDArray[np.floating], dropout: float) -> None:
+        super().__init__()
+        if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or 0 in embeddings.shape:
+            raise DataError(
+                f"the precomputed encoder takes a float array [N, D], got {embeddings.dtype} "
+                f"of shape {list(embeddings.shape)}"
+            )
+        checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
+        # Torch takes no read-only arrays, such as mapped files.
+        self.clustering_features = np.require(checked, requirements="W")
+        self.register_buffer("inputs", torch.from_numpy(self.clustering_features), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def dim(self) -> int:
+        return self.clustering_features.shape[1]
+
+    def forward(self, rows: Tensor) -> Tensor:
+        embeddings: Tensor = self.dropout(self.get_buffer("inputs")[rows])
+        return embeddings
+
+    def row_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def finished(self) -> PrecomputedEncoder:
+        return PrecomputedEncoder(self.dim)
