@@ -22,7 +22,7 @@ TEXTS = [
 @pytest.fixture
 def module():
     torch.manual_seed(0)
-    module = build_encoder(Config(dim=12, dropout=0.5), TEXTS)
+    module = build_encoder(Config(dim=12), TEXTS)
     with torch.no_grad():
         module.layer_norm.weight.normal_()
         module.layer_norm.bias.normal_()
@@ -34,13 +34,6 @@ def test_the_served_encoder_agrees_with_the_trained_module(module):
     expected = module(torch.arange(4)).detach().numpy()
     assert module.finished().encode(TEXTS) == pytest.approx(expected, abs=1e-5)
     assert np.linalg.norm(expected, axis=1) == pytest.approx(np.full(4, 8.0), rel=1e-5)
-
-
-def test_dropout_acts_in_training_only(module):
-    rows = torch.arange(4)
-    assert not torch.equal(module(rows), module(rows))
-    module.eval()
-    assert torch.equal(module(rows), module(rows))
 
 
 def test_saved_encoders_load_and_encode_the_same(module, tmp_path):

@@ -184,7 +184,7 @@ def test_the_expanded_beam_joins_the_model_s_clusters_and_the_labels_own():
     best_cluster = torch.full((NUM_LABELS,), -1)
     best_cluster[:8] = torch.arange(8)
     labels = positives_of([[0, 1, 30], [], [5]])
-    beam = expanded_beam(scores, labels, best_cluster, beam_size=2)
+    beam = expanded_beam(scores, labels, best_cluster, 2, torch.rand(3, 2 + 5))
     top = top_clusters(scores, 2).tolist()
     for row, expected in zip(beam.tolist(), [{*top[0], 0, 1}, set(top[1]), {*top[2], 5}], strict=True):
         present = [cluster for cluster in row if cluster >= 0]
@@ -200,7 +200,7 @@ def test_more_clusters_than_fit_are_drawn_in_proportion_to_their_scores():
     scores[:, 0] = 1.0
     best_cluster = torch.arange(NUM_LABELS) % num_clusters
     labels = positives_of([list(range(12))] * queries)
-    beam = expanded_beam(scores, labels, best_cluster, beam_size)
+    beam = expanded_beam(scores, labels, best_cluster, beam_size, torch.rand(queries, beam_size + 12))
     assert beam.shape == (queries, beam_size + EXTRA_CLUSTERS)
     assert bool((beam >= 0).all())
     assert all(len(set(row)) == len(row) for row in beam.tolist())

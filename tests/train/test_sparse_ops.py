@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from elias_idx.train.ragged import Ragged
+from elias_idx.train.row_table import RowTable
 from elias_idx.train.sparse_ops import sampled_dots, sparse_product
 
 CPU = torch.device("cpu")
@@ -17,19 +18,23 @@ def random_pattern(rows, columns, density, seed):
     return matrix
 
 
+def dense_gradient(rows, values, num_rows):
+    return values.new_zeros(num_rows, *values.shape[1:]).index_add(0, rows, values)
+
+
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.6])
 def test_sparse_product_and_its_gradient(density):
     matrix = random_pattern(9, 30, density, 0)
-    dense = torch.randn(30, 5, requires_grad=True)
-    result = sparse_product(Ragged.from_scipy(matrix, CPU), dense)
+    table = RowTable(torch.randn(30, 5))
+    result = sparse_product(Ragged.from_scipy(matrix, CPU), table)
     weight = torch.randn_like(result)
     (result * weight).sum().backward()
-    expected = dense.detach().clone().requires_grad_()
+    expected = table.weight.detach().clone().requires_grad_()
     (torch.from_numpy(matrix.toarray()) @ expected * weight).sum().backward()
-    torch.testing.assert_close(result, torch.from_numpy(matrix.toarray()) @ dense)
-    assert dense.grad.is_sparse
-    torch.testing.assert_close(dense.grad.to_dense(), expected.grad)
-    assert dense.grad._nnz() == len(np.unique(matrix.indices))
+    torch.testing.assert_close(result, torch.from_numpy(matrix.toarray()) @ table.weight)
+    [gradient] = table.gradients
+    assert gradient.rows.tolist() == np.unique(matrix.indices).tolist()
+    torch.testing.assert_close(dense_gradient(gradient.rows, gradient.weight, 30), expected.grad)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.05, 0.5])
@@ -37,36 +42,35 @@ def test_sampled_dots_and_their_gradients(density):
     matrix = random_pattern(8, 40, density, 1)
     pattern = Ragged.from_scipy(matrix, CPU)
     generator = torch.Generator().manual_seed(0)
-    sizes = (8, 6), (40, 6), (40, 1)
-    sparse_side = [torch.randn(size, generator=generator).requires_grad_() for size in sizes]
-    dense_side = [tensor.detach().clone().requires_grad_() for tensor in sparse_side]
+    start = [torch.randn(size, generator=generator) for size in ((8, 6), (40, 6), (40,))]
+    queries, rows, bias = dense_side = [tensor.clone().requires_grad_() for tensor in start]
+    own_queries, table = start[0].requires_grad_(), RowTable(*start[1:])
     weight = torch.randn(matrix.nnz, generator=generator)
 
-    found = sampled_dots(*sparse_side, pattern)
-    queries, rows, bias = dense_side
-    expected = (queries @ rows.t() + bias[:, 0])[pattern.owners(), pattern.indices]
+    found = sampled_dots(own_queries, table, pattern)
+    expected = (queries @ rows.t() + bias)[pattern.owners(), pattern.indices]
     torch.testing.assert_close(found, expected)
     (found * weight).sum().backward()
     (expected * weight).sum().backward()
-    for ours, theirs in zip(sparse_side, dense_side, strict=True):
-        torch.testing.assert_close(ours.grad.to_dense() if ours.grad.is_sparse else ours.grad, theirs.grad)
-    assert rows.grad is not None
-    assert sparse_side[1].grad.is_sparse
-    assert sparse_side[2].grad.is_sparse
+    [gradient] = table.gradients
+    ours = own_queries.grad, *(dense_gradient(gradient.rows, part, 40) for part in (gradient.weight, gradient.bias))
+    for found, parameter in zip(ours, dense_side, strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+    assert gradient.rows.tolist() == np.unique(matrix.indices).tolist()
 
 
 def test_small_gradients_are_skipped_and_no_others():
     pattern = Ragged.from_scipy(random_pattern(4, 20, 0.5, 2), CPU)
-    queries, rows = torch.randn(4, 3, requires_grad=True), torch.randn(20, 3, requires_grad=True)
-    bias = torch.zeros(20, 1, requires_grad=True)
+    queries, table = torch.randn(4, 3, requires_grad=True), RowTable(torch.randn(20, 3), torch.zeros(20))
     gradient = torch.randn(len(pattern.indices))
-    sampled_dots(queries, rows, bias, pattern, skip_below=0.5).backward(gradient)
+    sampled_dots(queries, table, pattern, skip_below=0.5).backward(gradient)
     kept = torch.where(gradient.abs() >= 0.5, gradient, 0.0)
     dense = torch.zeros(4, 20)
     dense[pattern.owners(), pattern.indices] = kept
-    torch.testing.assert_close(queries.grad, dense @ rows.detach())
-    torch.testing.assert_close(rows.grad.to_dense(), dense.t() @ queries.detach())
-    torch.testing.assert_close(bias.grad.to_dense()[:, 0], dense.sum(0))
+    torch.testing.assert_close(queries.grad, dense @ table.weight.detach())
+    [gradient] = table.gradients
+    torch.testing.assert_close(dense_gradient(gradient.rows, gradient.weight, 20), dense.t() @ queries.detach())
+    torch.testing.assert_close(dense_gradient(gradient.rows, gradient.bias, 20), dense.sum(0))
 
 
 def test_ragged_rows_are_those_of_the_matrix():
@@ -78,6 +82,15 @@ def test_ragged_rows_are_those_of_the_matrix():
     assert taken.indices.tolist() == expected.indices.tolist()
     assert taken.values.numpy() == pytest.approx(expected.data)
     assert taken.owners().tolist() == np.repeat(np.arange(5), np.diff(expected.indptr)).tolist()
+
+
+def test_values_are_looked_up_at_another_pattern():
+    matrix, pattern = random_pattern(12, 30, 0.3, 4), random_pattern(12, 30, 0.4, 5)
+    values = Ragged.from_scipy(matrix, CPU).values_at(Ragged.from_scipy(pattern, CPU))
+    rows = np.repeat(np.arange(12), np.diff(pattern.indptr))
+    assert values.tolist() == matrix.toarray()[rows, pattern.indices].tolist()
+    empty = Ragged.from_scipy(sp.csr_matrix((12, 30), dtype=np.float32), CPU)
+    assert not empty.values_at(Ragged.from_scipy(pattern, CPU)).any()
 
 
 def test_padding_lays_rows_out_as_a_rectangle():

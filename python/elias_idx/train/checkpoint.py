@@ -17,8 +17,9 @@ from elias_idx.config import Config
 from elias_idx.errors import FormatError
 from elias_idx.files import replacing
 from elias_idx.train.encoders import TrainableEncoder
-from elias_idx.train.epoch import Optimizers, Trainee
+from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import Adjacency, EliasNetwork
+from elias_idx.train.optimizer import Optimizers
 from elias_idx.train.ragged import Ragged
 
 _FILE = "checkpoint.safetensors"

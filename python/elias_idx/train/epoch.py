@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +12,11 @@ from tqdm import tqdm
 
 from elias_idx.config import Config
 from elias_idx.errors import TrainingError
+from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.losses import path_loss, shortlist_loss
 from elias_idx.train.network import EliasNetwork
-from elias_idx.train.optimizer import RowAdam
+from elias_idx.train.optimizer import Optimizers
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.teacher_forcing import expanded_beam
 
@@ -32,7 +32,7 @@ class Trainee:
     Attributes:
         encoder: φ, over the training inputs.
         network: everything behind the encoder.
-        labels: the texts' labels, [N, L].
+        labels: the texts' labels with their relevance in (0, 1], [N, L].
         config: the settings.
     """
 
@@ -46,20 +46,44 @@ class Trainee:
         """N."""
         return len(self.labels.indptr) - 1
 
-    def loss(self, rows: Tensor) -> Tensor:
-        """The batch's loss: Σ BCE(p, relevance) over the shortlist + λ Σ −log s over its labels, a query's mean."""
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that a pass over the texts takes."""
+        return math.ceil(self.num_texts / (self.config.batch_size * self.config.accumulation_steps))
+
+    def optimizers(self, epochs: int, factor: float) -> Optimizers:
+        """A stage's optimisers; `factor` is on all learning rates but the adjacency's."""
+        return Optimizers(self.encoder, self.network, self.config, epochs * self.steps_per_epoch, factor)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of the batch's texts: Σ BCE(p, relevance) over the shortlist + λ Σ −log s over their labels.
+
+        Divided by the number of texts of the whole step, so that its parts' losses add up to the step's.
+        """
         network, config = self.network, self.config
-        positives = self.labels.take(rows)
-        embeddings = self.encoder(rows)
+        positives = self.labels.take(batch.rows)
+        embeddings = self._dropped_out(self.encoder(batch.rows), batch)
         cluster_scores = network.cluster_scores(embeddings)
         weights = network.adjacency.weights()
-        beam = expanded_beam(cluster_scores, positives, network.adjacency.best_cluster, config.train_beam_size)
+        beam = self._expanded_beam(cluster_scores, positives, batch)
         shortlist = network.shortlist(cluster_scores, beam, weights, config.train_shortlist_size)
-        logits = network.label_logits(embeddings, shortlist.pattern, _SKIPPED_GRADIENT / len(rows))
-        relevant = torch.isin(_pair_keys(shortlist.pattern), _pair_keys(positives))
+        logits = network.label_logits(embeddings, shortlist.pattern, _SKIPPED_GRADIENT / len(batch.step_rows))
         own_paths = network.best_paths(cluster_scores, beam, weights, positives)
-        total = shortlist_loss(shortlist.path_scores, logits, relevant)
-        return (total + config.path_loss_weight * path_loss(own_paths)) / len(rows)
+        total = shortlist_loss(shortlist.path_scores, logits, positives.values_at(shortlist.pattern))
+        return (total + config.path_loss_weight * path_loss(own_paths)) / len(batch.step_rows)
+
+    def _dropped_out(self, embeddings: Tensor, batch: Batch) -> Tensor:
+        share = self.config.dropout
+        if share == 0:
+            return embeddings
+        kept = batch.uniform(embeddings.shape[1], "dropout") >= share
+        return embeddings * (kept / (1 - share))
+
+    def _expanded_beam(self, cluster_scores: Tensor, positives: Ragged, batch: Batch) -> Tensor:
+        most_positives = int(self.labels.row_lengths(batch.step_rows).max())
+        beam_size = min(self.config.train_beam_size, cluster_scores.shape[1])
+        uniform = batch.uniform(beam_size + most_positives, "beam")
+        return expanded_beam(cluster_scores, positives, self.network.adjacency.best_cluster, beam_size, uniform)
 
     @torch.no_grad()
     def embed_all(self) -> Iterator[Tensor]:
@@ -72,93 +96,45 @@ class Trainee:
             self.encoder.train()
 
 
-class Optimizers:
-    """A stage's optimisers and their common schedule: a linear rise over the warm-up, then a linear fall."""
+def train_steps(trainee: Trainee, optimizers: Optimizers, seed: int, first_step: int = 0) -> Iterator[float]:
+    """Trains on every text once, in a random order, and gives each step's loss when the step is done.
 
-    def __init__(self, trainee: Trainee, epochs: int, factor: float) -> None:
-        config, network, encoder = trainee.config, trainee.network, trainee.encoder
-        dense = [*encoder.dense_parameters(), *network.clusters.parameters()]
-        dense_groups = [{"params": dense, "lr": factor * config.learning_rate, "weight_decay": config.weight_decay}]
-        if network.adjacency.logits is not None:
-            learning_rate = config.adjacency_learning_rate
-            dense_groups.append({"params": [network.adjacency.logits], "lr": learning_rate, "weight_decay": 0.0})
-        row_groups = [
-            {"params": [network.label_weights, network.label_bias], "lr": factor * config.label_learning_rate}
-        ]
-        if rows := encoder.row_parameters():
-            row_groups.append({"params": rows, "lr": factor * config.learning_rate})
-        self.optimizers = [torch.optim.AdamW(dense_groups, fused=True), RowAdam(row_groups, lr=0.0)]
-        self.num_steps = epochs * math.ceil(trainee.num_texts / config.batch_size)
-        self.warmup_steps = max(1.0, config.warmup * self.num_steps)
-        self.steps_done = 0
-        for group in self._groups():
-            group["full_lr"] = group["lr"]
+    Everything random follows from `seed` and the step's number, so that what is repeated after a restart is the same.
 
-    def step(self) -> None:
-        """Applies the gradients and moves the schedule on."""
-        share = learning_rate_share(self.steps_done, self.num_steps, self.warmup_steps)
-        for group in self._groups():
-            group["lr"] = share * group["full_lr"]
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        self.steps_done += 1
-
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        for optimizer in self.optimizers:
-            yield from optimizer.param_groups
-
-    def state(self) -> dict[str, Tensor]:
-        """All that a later run needs to go on, flat; restored by `load_state`."""
-        state = {"steps_done": torch.tensor(self.steps_done)}
-        for name, _, values in self._parameter_states():
-            state |= {f"{name}.{key}": value for key, value in values.items()}
-        return state
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what `state` gave."""
-        self.steps_done = int(state["steps_done"])
-        for name, parameter, values in self._parameter_states():
-            prefix = f"{name}."
-            stored = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            values.update({key: value.to(parameter.device) for key, value in stored.items()})
-
-    def _parameter_states(self) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-        for number, optimizer in enumerate(self.optimizers):
-            parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-            for position, parameter in enumerate(parameters):
-                yield f"{number}.{position}", parameter, optimizer.state[parameter]
-
-
-def learning_rate_share(step: int, num_steps: int, warmup_steps: float) -> float:
-    """The share of the full learning rate at a step from 0 on: 1 when the warm-up ends, near 0 at the last step."""
-    falling_steps = max(1.0, num_steps - warmup_steps + 1)
-    return min((step + 1) / warmup_steps, (num_steps - step) / falling_steps, 1.0)
-
-
-def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str) -> float:
-    """Trains on every text once, in a random order; returns the mean loss.
-
-    Everything random follows from `seed`, so that an epoch repeated after a restart is the same epoch.
+    Args:
+        trainee: what is trained.
+        optimizers: the stage's.
+        seed: the epoch's.
+        first_step: steps of the epoch that are done already.
 
     Raises:
         TrainingError: the loss is not finite any more.
     """
-    torch.manual_seed(seed)
-    order = torch.randperm(trainee.num_texts).to(trainee.labels.indptr.device)
-    total = 0.0
-    with tqdm(order.split(trainee.config.batch_size), desc=title, unit="step", disable=None) as batches:
-        for number, rows in enumerate(batches, start=1):
-            loss = trainee.loss(rows)
+    config = trainee.config
+    order = torch.randperm(trainee.num_texts, generator=torch.Generator().manual_seed(seed))
+    steps = order.to(trainee.labels.indptr.device).split(config.batch_size * config.accumulation_steps)
+    for step, rows in enumerate(steps[first_step:], start=first_step):
+        batch = Batch.whole(rows, derived_seed(seed, step))
+        # For what draws its own random numbers, such as dropout within an encoder.
+        torch.manual_seed(batch.seed)
+        optimizers.begin_step()
+        total = 0.0
+        for part in batch.split(config.batch_size):
+            loss = trainee.loss(part)
             if not math.isfinite(value := loss.item()):
-                raise TrainingError(f"{title}: the loss became {value}: lower the learning rates")
+                raise TrainingError(f"the loss became {value} in step {step + 1}: lower the learning rates")
             loss.backward()
-            optimizers.step()
             total += value
-            batches.set_postfix(loss=f"{total / number:.3f}", refresh=False)
-    return total / len(batches)
+        optimizers.step()
+        yield total
 
 
-def _pair_keys(pattern: Ragged) -> Tensor:
-    """One number for each (query, label) entry."""
-    return pattern.owners() * pattern.num_columns + pattern.indices
+def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str) -> float:
+    """Runs `train_steps` with a progress bar; returns the mean loss."""
+    total = 0.0
+    with tqdm(total=trainee.steps_per_epoch, desc=title, unit="step", disable=None) as progress:
+        for number, loss in enumerate(train_steps(trainee, optimizers, seed), start=1):
+            total += loss
+            progress.set_postfix(loss=f"{total / number:.3f}", refresh=False)
+            progress.update()
+    return total / trainee.steps_per_epoch

@@ -17,12 +17,14 @@ def export_index(network: EliasNetwork, label_names: Sequence[str], beam_size: i
         beam_size: the index's default beam.
         shortlist_size: the index's default shortlist.
     """
+    label_bias = network.label_classifiers.bias
+    assert label_bias is not None
     return Index.build(
         network.clusters.weight.detach().cpu().numpy(),
         network.clusters.bias.detach().cpu().numpy(),
         network.adjacency.to_csr(),
-        network.label_weights.detach().cpu().numpy(),
-        network.label_bias.detach()[:, 0].cpu().numpy(),
+        network.label_classifiers.weight.detach().cpu().numpy(),
+        label_bias.detach().cpu().numpy(),
         alpha=network.alpha,
         beam_size=beam_size,
         shortlist_size=shortlist_size,

@@ -10,7 +10,7 @@ _SMALLEST_SCORE = 1e-30
 _LARGEST_BELOW_1 = 1 - 2**-24
 
 
-def shortlist_loss(path_scores: Tensor, logits: Tensor, relevant: Tensor) -> Tensor:
+def shortlist_loss(path_scores: Tensor, logits: Tensor, relevance: Tensor) -> Tensor:
     """Binary cross entropy of p = s · sigmoid(z) against the relevance, summed over the pairs.
 
     With p = s / (1 + e^−z), log(1 − p) is log1p((1 − s) e^z) − softplus(z), which is accurate for z ≤ 0, and
@@ -19,7 +19,7 @@ def shortlist_loss(path_scores: Tensor, logits: Tensor, relevant: Tensor) -> Ten
     Args:
         path_scores: s in [0, 1], [E].
         logits: z of the label classifiers, [E].
-        relevant: whether the label is one of the query's, bool [E].
+        relevance: of the label for the query, in [0, 1]; [E].
     """
     log_p = path_scores.clamp_min(_SMALLEST_SCORE).log() + F.logsigmoid(logits)
     # `where` and not `clamp`, whose gradient at the bound itself is 0.
@@ -29,7 +29,7 @@ def shortlist_loss(path_scores: Tensor, logits: Tensor, relevant: Tensor) -> Ten
     tail = torch.where(path_scores < 1, torch.logaddexp(rest, -logits), -logits)
     where_positive = tail - F.softplus(-logits)
     log_not_p = torch.where(logits > 0, where_positive, where_negative)
-    return -torch.where(relevant, log_p, log_not_p).sum()
+    return -(relevance * log_p + (1 - relevance) * log_not_p).sum()
 
 
 def path_loss(path_scores: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from elias_idx.train.ragged import Ragged
+from elias_idx.train.row_table import RowTable
 from elias_idx.train.sparse_ops import sampled_dots
 
 _LARGEST_ID = 2**32 - 1
@@ -139,8 +140,9 @@ class EliasNetwork(nn.Module):
         self.alpha = alpha
         self.clusters = nn.Linear(dim, adjacency.num_clusters)
         self.adjacency = adjacency
-        self.label_weights = nn.Parameter(torch.zeros(adjacency.num_labels, dim))
-        self.label_bias = nn.Parameter(torch.full((adjacency.num_labels, 1), label_bias))
+        self.label_classifiers = RowTable(
+            torch.zeros(adjacency.num_labels, dim), torch.full((adjacency.num_labels,), label_bias)
+        )
 
     def cluster_scores(self, embeddings: Tensor) -> Tensor:
         """s_c = min(1, α · softmax_c(W_C e + b_C)); [Q, D] → [Q, C]."""
@@ -198,7 +200,7 @@ class EliasNetwork(nn.Module):
 
     def label_logits(self, embeddings: Tensor, pattern: Ragged, skip_below: float = 0.0) -> Tensor:
         """The logits z = w_l · e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
-        return sampled_dots(embeddings, self.label_weights, self.label_bias, pattern, skip_below)
+        return sampled_dots(embeddings, self.label_classifiers, pattern, skip_below)
 
     @torch.no_grad()
     def search(self, embeddings: Tensor, k: int, beam_size: int, shortlist_size: int) -> tuple[Tensor, Tensor]:

@@ -1,78 +1,89 @@
-"""Optimisers: AdamW for small dense parameters, a row-wise Adam for those with row-sparse gradients."""
+"""A stage's optimisers and their schedule: AdamW for dense parameters, each row table's own Adam for its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Rows updated together on a CPU: few enough that the passes over them stay in the cache.
-_ROWS_PER_CHUNK = 512
+from elias_idx.config import Config
+from elias_idx.train.encoders import TrainableEncoder
+from elias_idx.train.network import EliasNetwork
+from elias_idx.train.row_table import RowTable
 
 
-class RowAdam(torch.optim.Optimizer):
-    """Adam over the rows that a sparse gradient touches, with one second moment a row.
+class Optimizers:
+    """A stage's optimisers and their common schedule: a linear rise over the warm-up, then a linear fall.
 
-    The second moment is that of the row's mean squared gradient, so that the state takes one array of the
-    parameter's shape instead of two. A row without gradient keeps its weights and its state.
+    A step is `begin_step`, then the loss and its `backward` for each part of the batch, then `step`.
 
     Args:
-        params: parameters [R, D] whose gradients are coalesced sparse tensors of whole rows.
-        lr: learning rate.
-        betas: decay of the first and the second moment.
-        eps: keeps the step finite.
+        encoder: φ.
+        network: everything behind the encoder.
+        config: the settings.
+        num_steps: the stage's steps.
+        factor: on all learning rates but the adjacency's.
     """
 
     def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, encoder: TrainableEncoder, network: EliasNetwork, config: Config, num_steps: int, factor: float
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                self.state[parameter] = {
-                    "step": torch.tensor(0.0),
-                    "momentum": torch.zeros_like(parameter),
-                    "second_moment": torch.zeros_like(parameter[:, 0]),
-                }
+        dense = [*encoder.dense_parameters(), *network.clusters.parameters()]
+        groups = [{"params": dense, "lr": factor * config.learning_rate, "weight_decay": config.weight_decay}]
+        if network.adjacency.logits is not None:
+            learning_rate = config.adjacency_learning_rate
+            groups.append({"params": [network.adjacency.logits], "lr": learning_rate, "weight_decay": 0.0})
+        self.adamw = torch.optim.AdamW(groups, fused=True)
+        for group in self.adamw.param_groups:
+            group["full_lr"] = group["lr"]
+        self.tables: list[tuple[RowTable, float]] = [
+            (network.label_classifiers, factor * config.label_learning_rate),
+            *((table, factor * config.learning_rate) for table in encoder.row_tables()),
+        ]
+        self.num_steps = num_steps
+        self.warmup_steps = max(1.0, config.warmup * num_steps)
+        self.steps_done = 0
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Updates the touched rows of every parameter that has a gradient."""
-        if closure is not None:
-            raise ValueError("RowAdam takes no closure")
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, self.state[parameter], group)
+    def begin_step(self) -> None:
+        """Sets the learning rates, which must be known before the loss is computed."""
+        share = learning_rate_share(self.steps_done, self.num_steps, self.warmup_steps)
+        for group in self.adamw.param_groups:
+            group["lr"] = share * group["full_lr"]
+        for table, learning_rate in self.tables:
+            table.learning_rate = share * learning_rate
 
-    def _update(self, parameter: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        state["step"] += 1
-        step = float(state["step"])
-        learning_rate = group["lr"] / (1 - beta1**step)
-        correction = 1 / (1 - beta2**step)
-        for rows, values in _row_chunks(parameter.grad):
-            second_moment = state["second_moment"][rows].lerp_(values.square().mean(1), 1 - beta2)
-            momentum = state["momentum"][rows].lerp_(values, 1 - beta1)
-            state["second_moment"][rows] = second_moment
-            state["momentum"][rows] = momentum
-            scale = learning_rate / ((second_moment * correction).sqrt_() + group["eps"])
-            parameter[rows] = parameter[rows].addcmul_(momentum, scale[:, None], value=-1)
+    def step(self) -> None:
+        """Applies the gradients and moves the schedule on."""
+        self.adamw.step()
+        self.adamw.zero_grad()
+        for table, _ in self.tables:
+            table.step()
+        self.steps_done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """What a later run needs to go on beside the modules' own state, flat; restored by `load_state`."""
+        state = {"steps_done": torch.tensor(self.steps_done)}
+        for name, _, values in self._parameter_states():
+            state |= {f"{name}.{key}": value for key, value in values.items()}
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Goes on from what `state` gave."""
+        self.steps_done = int(state["steps_done"])
+        for name, parameter, values in self._parameter_states():
+            prefix = f"{name}."
+            stored = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            values.update({key: value.to(parameter.device) for key, value in stored.items()})
+
+    def _parameter_states(self) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+        parameters = (parameter for group in self.adamw.param_groups for parameter in group["params"])
+        for position, parameter in enumerate(parameters):
+            yield str(position), parameter, self.adamw.state[parameter]
 
 
-def _row_chunks(gradient: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """(row numbers, gradients) of the touched rows, each row once, a chunk at a time."""
-    assert gradient is not None
-    # Autograd forgets that a sparse gradient is coalesced, and to coalesce it again would cost as much as the update.
-    rows, values = gradient._indices()[0], gradient._values()
-    if not bool((rows[1:] > rows[:-1]).all()):
-        gradient = gradient.coalesce()
-        rows, values = gradient.indices()[0], gradient.values()
-    size = _ROWS_PER_CHUNK if rows.device.type == "cpu" else max(1, len(rows))
-    yield from zip(rows.split(size), values.split(size), strict=True)
+def learning_rate_share(step: int, num_steps: int, warmup_steps: float) -> float:
+    """The share of the full learning rate at a step from 0 on: 1 when the warm-up ends, near 0 at the last step."""
+    falling_steps = max(1.0, num_steps - warmup_steps + 1)
+    return min((step + 1) / warmup_steps, (num_steps - step) / falling_steps, 1.0)

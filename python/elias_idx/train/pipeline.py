@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ from elias_idx.data import LabelVocabulary, check_labels
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.model import Inputs, Model
 from elias_idx.train.approximate_adjacency import approximate_adjacency
+from elias_idx.train.batch import derived_seed
 from elias_idx.train.checkpoint import Progress, load_optimizers, load_trainee, read_progress, save_checkpoint
 from elias_idx.train.clustering import cluster_labels, default_num_clusters
 from elias_idx.train.encoders import build_encoder
-from elias_idx.train.epoch import Optimizers, Trainee, train_epoch
+from elias_idx.train.epoch import Trainee, train_epoch
 from elias_idx.train.export import export_index
 from elias_idx.train.run_folder import IfExists, RunFolder, describe_run
 from elias_idx.train.stage1 import start_stage1
@@ -166,14 +166,14 @@ class _Stages:
         """Runs the epochs of a stage that are not done yet."""
         trainee, config = self.trainee, self.trainee.config
         epochs = config.stage1_epochs if stage == 1 else config.stage2_epochs
-        optimizers = Optimizers(trainee, epochs, 1.0 if stage == 1 else config.stage2_learning_rate_factor)
+        optimizers = trainee.optimizers(epochs, 1.0 if stage == 1 else config.stage2_learning_rate_factor)
         if progress.epochs_done:
             load_optimizers(self.folder.path, optimizers)
             self._report(progress, epochs)
         for epoch in range(progress.epochs_done, epochs):
             trainee.network.adjacency.refresh_best_cluster()
             title = f"stage {stage}, epoch {epoch + 1} of {epochs}"
-            loss = train_epoch(trainee, optimizers, _epoch_seed(config.seed, stage, epoch), title)
+            loss = train_epoch(trainee, optimizers, derived_seed(config.seed, stage, epoch), title)
             done = Progress(stage, epoch + 1, loss)
             save_checkpoint(self.folder.path, done, trainee, optimizers)
             self._report(done, epochs)
@@ -209,9 +209,3 @@ def _torch_state(config: Config) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-def _epoch_seed(seed: int, stage: int, epoch: int) -> int:
-    """A seed for each epoch, so that a resumed run draws what an undisturbed one would."""
-    digest = hashlib.sha256(f"{seed}/{stage}/{epoch}".encode()).digest()
-    return int.from_bytes(digest[:7], "little")

@@ -46,6 +46,24 @@ class Ragged:
         values = None if self.values is None else self.values[entries]
         return Ragged(indptr, self.indices[entries], self.num_columns, values)
 
+    def row_lengths(self, rows: Tensor) -> Tensor:
+        """The numbers of entries of the given rows (int64 [R'])."""
+        return self.indptr[rows + 1] - self.indptr[rows]
+
+    def values_at(self, pattern: Ragged) -> Tensor:
+        """The values at another matrix's entries, 0 where there is none here; float32, one for each of its entries."""
+        assert self.values is not None
+        keys, order = self._keys().sort()
+        wanted = pattern._keys()
+        if not len(keys):
+            return torch.zeros_like(wanted, dtype=self.values.dtype)
+        places = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+        return torch.where(keys[places] == wanted, self.values[order[places]], 0.0)
+
+    def _keys(self) -> Tensor:
+        """One number for each entry's (row, column)."""
+        return self.owners() * self.num_columns + self.indices
+
     def owners(self) -> Tensor:
         """The row of each entry, int64 [E]."""
         return torch.arange(len(self.indptr) - 1, device=self.indptr.device).repeat_interleave(self.indptr.diff())

@@ -39,7 +39,7 @@ def start_stage1(
     network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
     with torch.no_grad():
-        network.label_weights.copy_(torch.from_numpy(_label_centroids(trainee, labels)))
+        network.label_classifiers.weight.copy_(torch.from_numpy(_label_centroids(trainee, labels)))
     return trainee
 
 

@@ -17,12 +17,14 @@ _SMALLEST_SHARE = 1e-4
 
 
 def start_stage2(trainee: Trainee, pattern: AdjacencyPattern) -> None:
-    """Gives the network a learned adjacency of the given pattern; everything else goes on from stage 1."""
+    """Gives the network a learned adjacency of the given pattern; all weights go on from stage 1, moments don't."""
     config, network = trainee.config, trainee.network
     assert config.beta is not None
     logits = pattern.split(first_logits(pattern, config.adjacency_start, config.seed))
     rows = pattern.split(pattern.labels)
     network.adjacency = Adjacency(rows, network.adjacency.num_labels, logits, config.beta).to(config.device)
+    for table in (network.label_classifiers, *trainee.encoder.row_tables()):
+        table.reset_state()
 
 
 def first_logits(pattern: AdjacencyPattern, start: str, seed: int) -> npt.NDArray[np.float32]:

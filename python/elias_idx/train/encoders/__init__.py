@@ -22,5 +22,5 @@ def build_encoder(config: Config, inputs: Sequence[str] | npt.NDArray[np.floatin
         DataError: the inputs are not what that encoder takes.
     """
     if config.encoder == "precomputed":
-        return PrecomputedModule(np.asarray(inputs), config.dropout)
+        return PrecomputedModule(np.asarray(inputs))
     return BagModule(inputs, config)

@@ -17,13 +17,14 @@ from elias_idx.errors import DataError
 from elias_idx.features import TextFeatures
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.ragged import Ragged
+from elias_idx.train.row_table import RowTable
 from elias_idx.train.sparse_ops import sparse_product
 
 _FIRST_EMBEDDING_NORM = 0.8
 
 
 class BagModule(TrainableEncoder):
-    """Embedding bag → layer norm → fixed length → dropout; see `BagEncoder`."""
+    """Embedding bag → layer norm → fixed length; see `BagEncoder`."""
 
     def __init__(self, texts: Sequence[str] | npt.NDArray[np.floating], config: Config) -> None:
         super().__init__()
@@ -33,27 +34,25 @@ class BagModule(TrainableEncoder):
         self.clustering_features = self.features.fit_transform(texts)
         self._inputs = Ragged.from_scipy(self.clustering_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)
-        self.embeddings = nn.Parameter(start)
+        self.embeddings = RowTable(start)
         self.layer_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPSILON)
         self.length = config.embedding_norm
-        self.dropout = nn.Dropout(config.dropout)
 
     @property
     def dim(self) -> int:
-        return self.embeddings.shape[1]
+        return self.embeddings.weight.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
         bags = sparse_product(self._inputs.take(rows), self.embeddings)
-        embeddings: Tensor = self.dropout(self.length * F.normalize(self.layer_norm(bags), dim=1))
-        return embeddings
+        return self.length * F.normalize(self.layer_norm(bags), dim=1)
 
-    def row_parameters(self) -> list[nn.Parameter]:
+    def row_tables(self) -> list[RowTable]:
         return [self.embeddings]
 
     def dense_parameters(self) -> list[nn.Parameter]:
         return list(self.layer_norm.parameters())
 
     def finished(self) -> BagEncoder:
-        tensors = (self.embeddings, self.layer_norm.weight, self.layer_norm.bias)
+        tensors = (self.embeddings.weight, self.layer_norm.weight, self.layer_norm.bias)
         embeddings, gain, bias = (tensor.detach().cpu().numpy() for tensor in tensors)
         return BagEncoder(self.features, embeddings, gain, bias, self.length)

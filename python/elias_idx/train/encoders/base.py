@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from elias_idx.encoders import Encoder
 from elias_idx.train.clustering import Features
+from elias_idx.train.row_table import RowTable
 
 
 class TrainableEncoder(nn.Module, ABC):
@@ -26,15 +27,18 @@ class TrainableEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, rows: Tensor) -> Tensor:
-        """The embeddings of the training inputs with the given numbers, int64 [Q] → float32 [Q, D]."""
+        """The embeddings of the training inputs with the given numbers, int64 [Q] → float32 [Q, D].
+
+        Without the dropout on them, which training adds for all encoders.
+        """
 
     @abstractmethod
-    def row_parameters(self) -> list[nn.Parameter]:
-        """The parameters whose gradients are row-sparse."""
+    def row_tables(self) -> list[RowTable]:
+        """The parameters of which a step touches few rows."""
 
     @abstractmethod
     def dense_parameters(self) -> list[nn.Parameter]:
-        """All other parameters."""
+        """All other parameters that are trained."""
 
     @abstractmethod
     def finished(self) -> Encoder:

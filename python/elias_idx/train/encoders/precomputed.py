@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from elias_idx.encoders import PrecomputedEncoder
 from elias_idx.errors import DataError
 from elias_idx.train.encoders.base import TrainableEncoder
+from elias_idx.train.row_table import RowTable
 
 
 class PrecomputedModule(TrainableEncoder):
-    """Embeddings that exist already: dropout is all that training adds."""
+    """Embeddings that exist already."""
 
-    def __init__(self, embeddings: npt.NDArray[np.floating], dropout: float) -> None:
+    def __init__(self, embeddings: npt.NDArray[np.floating]) -> None:
         super().__init__()
         if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or 0 in embeddings.shape:
             raise DataError(
@@ -26,17 +27,15 @@ class PrecomputedModule(TrainableEncoder):
         # Torch takes no read-only arrays, such as mapped files.
         self.clustering_features = np.require(checked, requirements="W")
         self.register_buffer("inputs", torch.from_numpy(self.clustering_features), persistent=False)
-        self.dropout = nn.Dropout(dropout)
 
     @property
     def dim(self) -> int:
         return self.clustering_features.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
-        embeddings: Tensor = self.dropout(self.get_buffer("inputs")[rows])
-        return embeddings
+        return self.get_buffer("inputs")[rows]
 
-    def row_parameters(self) -> list[nn.Parameter]:
+    def row_tables(self) -> list[RowTable]:
         return []
 
     def dense_parameters(self) -> list[nn.Parameter]:
