@@ -18,7 +18,7 @@ import omikuji
 import scipy.sparse as sp
 
 from elias_idx.config import Config
-from elias_idx.data import LabelVocabulary, Row
+from elias_idx.data import LabelVocabulary, Row, labels_by_name
 from elias_idx.demo import icd10cm
 from elias_idx.features import TextFeatures
 from elias_idx.metrics import evaluate
@@ -34,15 +34,15 @@ def main(num_threads: int, dev: bool) -> None:
     data = icd10cm.load()
     train, test = data.split_dev() if dev else (data.train, data.test)
     features = TextFeatures(Config().features)
-    vocabulary = LabelVocabulary.of_rows(row.labels for row in train)
+    labels, names = labels_by_name([row.labels for row in train])
     start = time.perf_counter()
     train_features = features.fit_transform([row.text for row in train])
     test_features = features.transform([row.text for row in test])
-    model = _train(train_features, vocabulary.matrix([row.labels for row in train]), num_threads)
+    model = _train(train_features, labels, num_threads)
     seconds = time.perf_counter() - start
 
     predicted = _predict(model, test_features)
-    metrics = evaluate(predicted, _relevant(vocabulary, test))
+    metrics = evaluate(predicted, _relevant(LabelVocabulary(names), test))
     shown = "  ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@10", "R@100"))
     click.echo(f"Omikuji, {num_threads} threads: {shown}, trained in {seconds:.0f} s")
 
@@ -75,7 +75,7 @@ def _predict(model: omikuji.Model, features: sp.csr_matrix) -> np.ndarray:
 
 
 def _relevant(vocabulary: LabelVocabulary, rows: Sequence[Row]) -> sp.csr_matrix:
-    return vocabulary.matrix_with_unseen([row.labels for row in rows])[0]
+    return vocabulary.renumber(*labels_by_name([row.labels for row in rows]))[0]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from elias_idx import Index
-from elias_idx.data import LabelVocabulary, read_rows
+from elias_idx.data import LabelVocabulary, read_training_set
 from elias_idx.model import Model
 from harness import ann, bandwidth, data, environment, quality, report, with_torch
 from harness.contestants import Contestant, Variant, Work, elias_idx
@@ -214,14 +214,14 @@ def _summary(measured: Measured) -> dict[str, Any]:
 def _of_model(folder: Path, test: Path, cache: Path) -> tuple[data.Dataset, sp.csr_matrix]:
     """A trained model's index with its test texts as queries, and their true labels."""
     model = Model.load(folder)
-    rows = list(read_rows(test))
+    test_set = read_training_set(test, split="tst")
     names = model.index.label_names
     if names is None:
         raise click.BadParameter(f"the index of {folder} has no label names, so its test texts can't be judged")
-    relevant, _ = LabelVocabulary(names).matrix_with_unseen([row.labels for row in rows])
+    relevant, _ = LabelVocabulary(names).renumber(test_set.labels, test_set.label_names)
     derived = cache / "model"
     derived.mkdir(parents=True, exist_ok=True)
-    queries = model.encode([row.text for row in rows])
+    queries = model.encode(test_set.inputs)
     return data.Dataset("trained model", folder / "index", queries, None, derived), relevant
 
 

@@ -236,7 +236,7 @@ def test_embeddings_take_the_place_of_texts(folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "the training set is empty"),
+        ("", "bad.jsonl: the data set is empty: there is no row with a label"),
         ('{"text": "a", "labels": ["x"]}\n{"text": "b"}\n', "bad.jsonl:2: the row has no 'labels'"),
         ('{"labels": ["x"]}\n', "bad.jsonl:1: the row has no 'text'"),
     ],

@@ -161,9 +161,11 @@ def test_evaluation_without_cutoffs_is_an_error(saved):
 
 def test_labels_that_are_no_lists_one_a_text_are_an_error(saved):
     model = Model.load(saved)
-    for labels in ([], ["t1"], [["t1"], ["t2"]]):
-        with pytest.raises(ValueError, match="labels must be 1 lists of strings"):
+    for labels in ([], [["t1"], ["t2"]]):
+        with pytest.raises(ValueError, match=f"there are 1 texts, but labels for {len(labels)}"):
             model.evaluate(["topic1x"], labels)
+    with pytest.raises(ValueError, match="labels must be a list of strings, got the string 't1'"):
+        model.evaluate(["topic1x"], ["t1"])
     with pytest.raises(DataError, match="text 1 must be a string, got int"):
         model.predict(["topic1x", 3])
 

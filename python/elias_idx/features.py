@@ -1,4 +1,7 @@
-"""Texts as sparse tf-idf vectors of word and character n-grams. N texts, F features."""
+"""Inputs as sparse vectors: tf-idf of texts' word and character n-grams, or features that exist already.
+
+N inputs, F features.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+from sklearn.preprocessing import normalize
 
-from elias_idx.errors import DataError
+from elias_idx.data import Inputs, is_sparse
+from elias_idx.errors import DataError, FormatError
 from elias_idx.files import load_tensors, save_tensors
 
 
@@ -33,13 +39,39 @@ class FeatureConfig:
     min_char_texts: int
 
 
+class Features(Protocol):
+    """What turns inputs into sparse vectors."""
+
+    @property
+    def num_features(self) -> int:
+        """F."""
+
+    def fit_transform(self, inputs: Any) -> sp.csr_matrix:
+        """Learns what there is to learn of the training inputs; returns their float32 CSR matrix [N, F]."""
+
+    def transform(self, inputs: Inputs) -> sp.csr_matrix:
+        """The inputs' float32 CSR matrix [N, F].
+
+        Raises:
+            DataError: they are of another kind.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Writes `features.json`, and perhaps `features.safetensors`."""
+
+
 class TextFeatures:
     """tf-idf with sublinear term frequencies, all n-grams normalised together to unit length.
 
     A text without a known n-gram becomes a row of zeros.
     """
 
-    def __init__(self, config: FeatureConfig, vocabularies: Mapping[str, list[str]] | None = None) -> None:
+    def __init__(
+        self,
+        config: FeatureConfig,
+        vocabularies: Mapping[str, list[str]] | None = None,
+        idf: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         self.config = config
         kinds = {
             "word": (config.word_ngrams, config.min_word_texts),
@@ -58,6 +90,8 @@ class TextFeatures:
             if ngrams != (0, 0) and (vocabularies is None or kind in vocabularies)
         }
         self._tfidf = TfidfTransformer(sublinear_tf=True)
+        if idf is not None:
+            self._tfidf.idf_ = idf
 
     @property
     def num_features(self) -> int:
@@ -86,9 +120,18 @@ class TextFeatures:
             )
         return self._sorted(self._tfidf.fit_transform(sp.hstack(counts, format="csr")))
 
-    def transform(self, texts: Sequence[str]) -> sp.csr_matrix:
-        """The texts' float32 CSR matrix [N, F]; n-grams that `fit_transform` did not see are left out."""
-        counts = sp.hstack([counter.transform(texts) for counter in self._counters.values()], format="csr")
+    def transform(self, inputs: Inputs) -> sp.csr_matrix:
+        """The texts' float32 CSR matrix [N, F]; n-grams that `fit_transform` did not see are left out.
+
+        Raises:
+            DataError: the inputs are not all strings.
+        """
+        if is_sparse(inputs) or isinstance(inputs, np.ndarray):
+            raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
+        for number, text in enumerate(inputs):
+            if not isinstance(text, str):
+                raise DataError(f"text {number} must be a string, got {type(text).__name__}")
+        counts = sp.hstack([counter.transform(inputs) for counter in self._counters.values()], format="csr")
         return self._sorted(self._tfidf.transform(counts))
 
     @staticmethod
@@ -110,6 +153,55 @@ class TextFeatures:
         content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
         settings: dict[str, Any] = content["config"]
         settings |= {name: tuple(settings[name]) for name in ("word_ngrams", "char_ngrams")}
-        features = cls(FeatureConfig(**settings), content["vocabularies"])
-        features._tfidf.idf_ = load_tensors(folder / "features.safetensors")["idf"]
-        return features
+        idf = load_tensors(folder / "features.safetensors")["idf"]
+        return cls(FeatureConfig(**settings), content["vocabularies"], idf)
+
+
+class GivenFeatures:
+    """Features that exist already, such as an XMC data set's tf-idf: each row is scaled to unit length.
+
+    A row without features stays a row of zeros.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.num_features = num_features
+
+    def fit_transform(self, inputs: Any) -> sp.csr_matrix:
+        """Like `transform`: there is nothing to learn."""
+        return self.transform(inputs)
+
+    def transform(self, inputs: Inputs) -> sp.csr_matrix:
+        """The rows as float32 CSR [N, F], of unit length.
+
+        Raises:
+            DataError: the inputs are no sparse matrix of F columns, or not finite.
+        """
+        if not is_sparse(inputs):
+            raise DataError(f"this model takes sparse features, a CSR matrix [N, {self.num_features}]")
+        if inputs.shape[1] != self.num_features:
+            raise DataError(f"this model takes {self.num_features} features a row, got {inputs.shape[1]}")
+        matrix = sp.csr_matrix(inputs, dtype=np.float32)
+        if not np.isfinite(matrix.data).all():
+            row = np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right") - 1
+            raise DataError(f"the features of row {row} are not all finite")
+        matrix = normalize(matrix)
+        matrix.sort_indices()
+        return matrix
+
+    def save(self, folder: Path) -> None:
+        """Writes `features.json`."""
+        (folder / "features.json").write_text(json.dumps({"num_features": self.num_features}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> GivenFeatures:
+        """Reads what `save` wrote."""
+        num_features = json.loads((folder / "features.json").read_text(encoding="utf-8"))["num_features"]
+        if type(num_features) is not int:
+            raise FormatError(f"{folder}/features.json: num_features is {num_features!r}")
+        return cls(num_features)
+
+
+def load_features(folder: Path) -> Features:
+    """Reads what the `save` of either kind wrote."""
+    content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    return GivenFeatures.load(folder) if "num_features" in content else TextFeatures.load(folder)

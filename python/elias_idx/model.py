@@ -24,10 +24,11 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx import __version__, _core
 from elias_idx._arrays import as_count
-from elias_idx.data import LabelVocabulary
+from elias_idx.data import Inputs, LabelVocabulary, labels_by_name, num_rows
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
 from elias_idx.files import load_tensors, save_tensors
@@ -36,8 +37,6 @@ from elias_idx.metrics import evaluate, inverse_propensities
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
-
-Inputs = Sequence[str] | npt.NDArray[np.floating]
 
 
 class Prediction(NamedTuple):
@@ -93,7 +92,7 @@ class Model:
     def encode(self, texts: Inputs) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
-        A model with precomputed embeddings takes those instead of texts.
+        A model that was trained on embeddings or sparse features takes those instead of texts.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of strings; put a single text in a list")
@@ -113,7 +112,7 @@ class Model:
         """The k best labels of each text.
 
         Args:
-            texts: N texts (embeddings [N, D] for a model with precomputed ones).
+            texts: N texts; embeddings [N, D] or sparse features [N, F] for a model that takes those.
             k: labels a text; fewer come back where fewer are reachable.
             beam_size: as in `Index.search`.
             shortlist_size: as in `Index.search`.
@@ -141,8 +140,9 @@ class Model:
     def evaluate(
         self,
         texts: Inputs,
-        labels: Sequence[Sequence[str]],
+        labels: Sequence[Sequence[str]] | sp.csr_matrix,
         *,
+        label_names: Sequence[str] | None = None,
         ks: Sequence[int] = (1, 3, 5),
         recall_ks: Sequence[int] = (10, 100),
         propensity: tuple[float, float] = (0.55, 1.5),
@@ -153,8 +153,10 @@ class Model:
         """Searches the texts' labels and compares them to the true ones.
 
         Args:
-            texts: N texts.
-            labels: the true labels of each; those unseen in training count in the denominators.
+            texts: N texts, or what else the model takes.
+            labels: the names of each text's true labels; or, with `label_names`, a CSR matrix [N, L'] whose entries are
+                the true labels. Those unseen in training count in the denominators.
+            label_names: of the matrix' columns.
             ks: cut-offs of precision and nDCG.
             recall_ks: cut-offs of recall.
             propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
@@ -166,11 +168,12 @@ class Model:
             ValueError: labels and texts differ in number, or nothing is to be evaluated.
             ConfigError: a or b is not a positive number.
         """
-        if len(texts) != len(labels) or any(isinstance(row, str) for row in labels):
-            raise ValueError(f"labels must be {len(texts)} lists of strings, one a text")
+        matrix, names = labels_by_name(labels) if label_names is None else (sp.csr_matrix(labels), label_names)
+        if num_rows(texts) != matrix.shape[0]:
+            raise ValueError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
         if not (cutoffs := (*ks, *recall_ks)):
             raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
-        relevant, unseen = self._vocabulary.matrix_with_unseen(labels)
+        relevant, unseen = self._vocabulary.renumber(matrix, names)
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         gains = inverse_propensities(counts, self.num_training_texts, *propensity)
         k = min(max(cutoffs), self.index.num_labels)
@@ -179,7 +182,7 @@ class Model:
         )
         metrics = evaluate(found.labels, relevant, ks=ks, recall_ks=recall_ks, inverse_propensity=gains)
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
-        return Evaluation(metrics, len(labels), without_labels, unseen)
+        return Evaluation(metrics, matrix.shape[0], without_labels, unseen)
 
     @cached_property
     def _vocabulary(self) -> LabelVocabulary:

@@ -107,7 +107,7 @@ def test_an_unfinished_run_is_not_overwritten_unasked(data, tmp_path):
         train_model(data, out, TINY)
     with pytest.raises(ConfigError, match="other values of batch_size"):
         train_model(data, out, replace(TINY, batch_size=16), if_exists="resume")
-    other = TrainingSet(data.inputs[:-1], data.labels[:-1])
+    other = TrainingSet(data.inputs[:-1], data.labels[:-1], label_names=data.label_names)
     with pytest.raises(ConfigError, match="other values of training_data"):
         train_model(other, out, TINY, if_exists="resume")
 

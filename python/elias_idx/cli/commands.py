@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 import elias_idx
 from elias_idx import LabelFilter
 from elias_idx.config import Config
-from elias_idx.data import read_rows, write_rows
+from elias_idx.data import Inputs, TrainingSet, num_rows, read_inputs, read_training_set, write_rows
 from elias_idx.errors import DataError, EliasIdxError
 from elias_idx.index import Dtype, Index
 from elias_idx.model import Evaluation, Model
@@ -32,6 +30,7 @@ _GO_ON = "The last checkpoint is kept: the same command with --resume goes on fr
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_DATA = click.Path(path_type=Path, exists=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,9 +80,9 @@ Examples:
   elias-idx train train.jsonl --dev dev.jsonl --out model --stage1-epochs 8
   elias-idx train train.jsonl --out model --config settings.toml --resume"""
 )
-@click.argument("train_jsonl", type=_FILE)
+@click.argument("train_data", metavar="DATA", type=_DATA)
 @click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
-@click.option("--dev", type=_FILE, help="rows to evaluate on after every epoch")
+@click.option("--dev", type=_DATA, help="rows to evaluate on after every epoch")
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
@@ -92,7 +91,7 @@ Examples:
 @_config_options
 @_explained
 def train(
-    train_jsonl: Path,
+    train_data: Path,
     out: Path,
     dev: Path | None,
     embeddings: Path | None,
@@ -102,8 +101,13 @@ def train(
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    """Trains a model on JSON lines of {"text": ..., "labels": [...]}, plain or packed by gzip or xz."""
-    from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
+    """Trains a model on labelled texts, features or embeddings.
+
+    DATA is a file of JSON lines of {"text": ..., "labels": [...]}, with an optional "relevance": [...] in (0, 1];
+    a Parquet file (or a folder of them) with such columns; a .txt file in the bag-of-words format of the extreme
+    classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
+    """
+    from elias_idx.train import EpochResult, IfExists, train_model
     from elias_idx.train.checkpoint import read_progress
     from elias_idx.train.run_folder import run_path
 
@@ -117,14 +121,14 @@ def train(
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
     if (config.encoder == "precomputed") != (embeddings is not None):
         raise click.UsageError("--embeddings and --encoder precomputed go together")
-    data = TrainingSet(*_labelled(train_jsonl, embeddings))
-    dev_data = _labelled_test(dev, dev_embeddings) if dev else None
+    data = read_training_set(train_data, embeddings=embeddings)
+    dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
 
     def report(result: EpochResult) -> None:
         progress = result.progress
         line = f"stage {progress.stage}, epoch {progress.epochs_done} of {result.num_epochs}: loss {progress.loss:.4f}"
         if dev_data:
-            metrics = result.model().evaluate(*dev_data, num_threads=config.num_threads).metrics
+            metrics = _evaluate(result.model(), dev_data, num_threads=config.num_threads).metrics
             line += "; dev " + ", ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@100"))
         click.echo(line, err=True)
 
@@ -146,7 +150,7 @@ Examples:
   elias-idx predict model embeddings.npy --out predictions.jsonl"""
 )
 @click.argument("model", type=_FOLDER)
-@click.argument("inputs", metavar="INPUT", type=_FILE)
+@click.argument("inputs", metavar="INPUT", type=_DATA)
 @click.option("--out", type=_FOLDER, required=True, help="JSON lines to write; - for standard output")
 @click.option("--k", type=click.IntRange(min=1), default=10, show_default=True, help="labels a row")
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
@@ -157,7 +161,10 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @_explained
 def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite: bool, **options: Any) -> None:
-    """Writes {"labels": [...], "scores": [...]} for the text of each row of INPUT, in order, best first."""
+    """Writes {"labels": [...], "scores": [...]} for each row of INPUT, in order, best first.
+
+    INPUT has the rows in any format that `train` takes, whose labels are ignored, or is a .npy file of embeddings.
+    """
     to_stdout = str(out) == "-"
     if not to_stdout:
         _check_output(out, overwrite)
@@ -168,8 +175,8 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
     rows = _inputs(inputs, needs_embeddings=loaded.encoder.kind == "precomputed")
 
     def predictions() -> Iterator[dict[str, Any]]:
-        with tqdm(total=len(rows), desc="predict", unit="row", disable=None) as progress:
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
+        with tqdm(total=num_rows(rows), desc="predict", unit="row", disable=None) as progress:
+            for start in range(0, num_rows(rows), _ROWS_AT_ONCE):
                 found = loaded.predict(rows[start : start + _ROWS_AT_ONCE], **options)
                 for names, scores in zip(found.names, found.scores, strict=True):
                     yield {"labels": names, "scores": scores}
@@ -208,7 +215,7 @@ Examples:
   elias-idx evaluate model test.jsonl --json > metrics.json"""
 )
 @click.argument("model", type=_FOLDER)
-@click.argument("test_jsonl", type=_FILE)
+@click.argument("test_data", metavar="DATA", type=_DATA)
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--propensity", type=float, nargs=2, default=(0.55, 1.5), show_default=True, help="a and b of PSP@k")
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
@@ -218,18 +225,21 @@ Examples:
 @_explained
 def evaluate(
     model: Path,
-    test_jsonl: Path,
+    test_data: Path,
     embeddings: Path | None,
     propensity: tuple[float, float],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent."""
-    inputs, labels = _labelled_test(test_jsonl, embeddings)
+    """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent.
+
+    DATA has labelled rows in any format that `train` takes.
+    """
+    data = read_training_set(test_data, embeddings=embeddings, split="tst")
     loaded = Model.load(model)
     if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
-    result = loaded.evaluate(inputs, labels, propensity=propensity, **options)
+    result = _evaluate(loaded, data, propensity=propensity, **options)
     if as_json:
         click.echo(json.dumps(_as_json(result), ensure_ascii=False))
         return
@@ -309,41 +319,14 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-def _labelled(path: Path, embeddings: Path | None) -> tuple[Any, list[list[str]]]:
-    """(inputs, labels) of a file of rows: its texts, or the embeddings that stand beside it."""
-    if embeddings is None:
-        rows = list(read_rows(path))
-        return [row.text for row in rows], [row.labels for row in rows]
-    labels = [row.labels for row in read_rows(path, ["labels"])]
-    array = _load_array(embeddings)
-    if len(array) != len(labels):
-        raise DataError(f"{embeddings} has {len(array)} rows, {path} has {len(labels)}")
-    return array, labels
+def _evaluate(model: Model, data: TrainingSet, **options: Any) -> Evaluation:
+    return model.evaluate(data.inputs, data.labels, label_names=data.label_names, **options)
 
 
-def _labelled_test(path: Path, embeddings: Path | None) -> tuple[Any, list[list[str]]]:
-    """Like `_labelled`, for a set to evaluate on."""
-    inputs, labels = _labelled(path, embeddings)
-    if not any(labels):
-        raise DataError(f"{path} has no row with a label: there is nothing to evaluate")
-    return inputs, labels
-
-
-def _inputs(path: Path, needs_embeddings: bool) -> Any:
+def _inputs(path: Path, needs_embeddings: bool) -> Inputs:
     if needs_embeddings != (path.suffix == ".npy"):
-        wanted = "an array of embeddings (.npy)" if needs_embeddings else "JSON lines with texts"
+        wanted = (
+            "an array of embeddings (.npy)" if needs_embeddings else "texts or features, in a file as `train` takes"
+        )
         raise DataError(f"this model takes {wanted}, got {path}")
-    return _load_array(path) if needs_embeddings else [row.text for row in read_rows(path, ["text"])]
-
-
-def _load_array(path: Path) -> npt.NDArray[np.floating]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: not a .npy array: several arrays are packed in it")
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
-    return typing.cast("npt.NDArray[np.floating]", array)
+    return read_inputs(path)

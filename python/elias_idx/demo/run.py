@@ -84,10 +84,14 @@ def _prepare_data(folder: Path) -> None:
         return
     data = icd10cm.load()
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "train.jsonl", map(asdict, data.train))
-    write_rows(folder / "test.jsonl", map(asdict, data.test))
+    _write_rows(folder / "train.jsonl", data.train)
+    _write_rows(folder / "test.jsonl", data.test)
     _write_json(folder / "descriptions.json", data.descriptions)
     _write_json(folder / "source.json", source)
+
+
+def _write_rows(path: Path, rows: list[Row]) -> None:
+    write_rows(path, ({"text": row.text, "labels": row.labels} for row in rows))
 
 
 def _train(out: Path, config: Config, rows: list[Row], test: tuple[list[str], list[list[str]]]) -> dict[str, Any]:

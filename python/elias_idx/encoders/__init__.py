@@ -1,4 +1,4 @@
-"""Encoders turn inputs (texts, or embeddings that exist already) into query embeddings. N inputs, D dimensions.
+"""Encoders turn inputs (texts, sparse features, embeddings) into query embeddings. N inputs, D dimensions.
 
 Each encoder has two halves: the one here encodes and needs no torch, its twin in `elias_idx.train.encoders` is
 the trainable module that ends up as it.

@@ -1,9 +1,8 @@
-"""A linear encoder over n-grams: tf-idf weighted embedding bag, layer norm, scaled to a fixed length."""
+"""A linear encoder over sparse features, such as n-grams: weighted embedding bag, layer norm, a fixed length."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from elias_idx.errors import DataError, FormatError
-from elias_idx.features import TextFeatures
+from elias_idx.data import Inputs, num_rows
+from elias_idx.errors import FormatError
+from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
 
 Array = npt.NDArray[np.float32]
@@ -24,10 +24,10 @@ _TEXTS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class BagEncoder:
-    """φ(x) = length · LN(Σ_f tf-idf_f(x) · v_f) / ‖LN(...)‖; F features, D dimensions.
+    """φ(x) = length · LN(Σ_f x_f · v_f) / ‖LN(...)‖; F features, D dimensions.
 
     Attributes:
-        features: turns texts into tf-idf vectors [N, F].
+        features: turns inputs into sparse vectors x, [N, F].
         embeddings: v, float32 [F, D].
         gain: of the layer norm, [D].
         bias: of the layer norm, [D].
@@ -36,7 +36,7 @@ class BagEncoder:
 
     kind: ClassVar[str] = "bag"
 
-    features: TextFeatures
+    features: Features
     embeddings: Array
     gain: Array
     bias: Array
@@ -47,19 +47,14 @@ class BagEncoder:
         """D, the size of the embeddings."""
         return self.embeddings.shape[1]
 
-    def encode(self, inputs: Sequence[str]) -> Array:
-        """The texts' embeddings, float32 [N, D].
+    def encode(self, inputs: Inputs) -> Array:
+        """The inputs' embeddings, float32 [N, D].
 
         Raises:
-            DataError: the inputs are an array, or not all strings.
+            DataError: the inputs are not of the kind that the features are made of.
         """
-        if isinstance(inputs, np.ndarray):
-            raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
-        for number, text in enumerate(inputs):
-            if not isinstance(text, str):
-                raise DataError(f"text {number} must be a string, got {type(text).__name__}")
-        result = np.empty((len(inputs), self.dim), np.float32)
-        for start in range(0, len(inputs), _TEXTS_AT_ONCE):
+        result = np.empty((num_rows(inputs), self.dim), np.float32)
+        for start in range(0, num_rows(inputs), _TEXTS_AT_ONCE):
             end = start + _TEXTS_AT_ONCE
             bags = self.features.transform(inputs[start:end]) @ self.embeddings
             result[start:end] = self._normalize(np.asarray(bags))
@@ -83,7 +78,7 @@ class BagEncoder:
     def load(cls, folder: Path) -> BagEncoder:
         """Reads what `save` wrote."""
         settings = json.loads((folder / "bag.json").read_text(encoding="utf-8"))
-        features, tensors = TextFeatures.load(folder), load_tensors(folder / "bag.safetensors")
+        features, tensors = load_features(folder), load_tensors(folder / "bag.safetensors")
         dim = tensors["embeddings"].shape[-1]
         shapes = {"embeddings": (features.num_features, dim), "gain": (dim,), "bias": (dim,)}
         for name, shape in shapes.items():

@@ -31,7 +31,7 @@ class PrecomputedEncoder:
         Raises:
             DataError: they are no array of that size, or not finite.
         """
-        array = np.asarray(inputs)
+        array = np.asarray(inputs)  # of sparse features, an object that the check refuses
         if array.dtype.kind not in "fiu" or array.ndim != 2 or array.shape[1] != self.dim:
             raise DataError(
                 f"this model takes embeddings, a float array [N, {self.dim}]; "

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from elias_idx.config import Config
-from elias_idx.data import LabelVocabulary, check_labels
-from elias_idx.errors import ConfigError, DataError
-from elias_idx.model import Inputs, Model
+from elias_idx.data import TrainingSet
+from elias_idx.errors import ConfigError
+from elias_idx.model import Model
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.batch import derived_seed
 from elias_idx.train.checkpoint import Progress, load_optimizers, load_trainee, read_progress, save_checkpoint
@@ -47,36 +46,6 @@ class EpochResult:
         return self.progress.epochs_done == self.num_epochs
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """Inputs and their labels.
-
-    Attributes:
-        inputs: N texts, or a float array of embeddings [N, D] for the precomputed encoder.
-        labels: the labels of each.
-
-    Raises:
-        DataError: nothing has a label, or something is of the wrong type or number.
-    """
-
-    inputs: Inputs
-    labels: Sequence[Sequence[str]]
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.labels):
-            raise DataError(f"there are {len(self.inputs)} inputs, but labels for {len(self.labels)}")
-        if not any(len(row) for row in self.labels):
-            raise DataError("the training set is empty: there is no row with a label")
-        for number, row in enumerate(self.labels):
-            if isinstance(row, str):
-                raise DataError(f"row {number}: labels must be a list of strings, got the string {row!r}")
-            check_labels(row, f"row {number}")
-        if not isinstance(self.inputs, np.ndarray):
-            for number, text in enumerate(self.inputs):
-                if not isinstance(text, str):
-                    raise DataError(f"row {number}: the text must be a string, got {type(text).__name__}")
-
-
 def train_model(
     data: TrainingSet,
     out: str | PathLike[str],
@@ -107,15 +76,16 @@ def train_model(
         DataError: the data can't be trained on.
     """
     out = Path(out).absolute()
-    vocabulary = LabelVocabulary.of_rows(data.labels)
-    config = (config or Config()).with_clusters(len(vocabulary), default_num_clusters(len(vocabulary)))
-    run = RunFolder.check(out, if_exists, describe_run(config, data.inputs, data.labels))
+    data = data.without_unused_labels()
+    num_labels = len(data.label_names)
+    config = (config or Config()).with_clusters(num_labels, default_num_clusters(num_labels))
+    run = RunFolder.check(out, if_exists, describe_run(config, data))
     if if_exists == "resume" and out.exists() and not run.path.exists():
         finished = Model.load(out)
         run.check_same(finished.settings, f"the model at {out}")
         return finished
     with _torch_state(config):
-        _train(data, vocabulary, config, run, resume=if_exists == "resume", on_epoch=on_epoch).save(
+        _train(data, config, run, resume=if_exists == "resume", on_epoch=on_epoch).save(
             out, overwrite=if_exists != "error"
         )
     run.remove()
@@ -124,14 +94,13 @@ def train_model(
 
 def _train(
     data: TrainingSet,
-    vocabulary: LabelVocabulary,
     config: Config,
     run: RunFolder,
     *,
     resume: bool,
     on_epoch: Callable[[EpochResult], None] | None,
 ) -> Model:
-    labels = vocabulary.matrix(data.labels)
+    labels = data.labels
     encoder = build_encoder(config, data.inputs).to(config.device)
     progress = read_progress(run.path) if resume else None
     if progress is None:
@@ -143,7 +112,7 @@ def _train(
     else:
         trainee = load_trainee(run.path, encoder, labels, config)
 
-    stages = _Stages(trainee, vocabulary, run, on_epoch)
+    stages = _Stages(trainee, data.label_names, run, on_epoch)
     if progress.stage == 1:
         stages.run(1, progress)
         if config.stage2_epochs:
@@ -158,7 +127,7 @@ class _Stages:
     """Runs the epochs of a stage, with a checkpoint and a callback after each."""
 
     trainee: Trainee
-    vocabulary: LabelVocabulary
+    label_names: Sequence[str]
     folder: RunFolder
     on_epoch: Callable[[EpochResult], None] | None
 
@@ -185,8 +154,8 @@ class _Stages:
     def current_model(self) -> Model:
         """The model as it is now; it shares the encoder's memory."""
         trainee, config = self.trainee, self.trainee.config
-        index = export_index(trainee.network, self.vocabulary.names, config.beam_size, config.shortlist_size)
-        label_counts = trainee.labels.indices.bincount(minlength=len(self.vocabulary)).cpu().numpy()
+        index = export_index(trainee.network, self.label_names, config.beam_size, config.shortlist_size)
+        label_counts = trainee.labels.indices.bincount(minlength=len(self.label_names)).cpu().numpy()
         return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.folder.description)
 
 

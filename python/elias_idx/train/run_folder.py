@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from elias_idx.config import Config
+from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, FormatError
-from elias_idx.model import Inputs, check_replaceable
+from elias_idx.model import check_replaceable
 
 IfExists = Literal["error", "overwrite", "resume"]
 
@@ -91,15 +89,9 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
-def describe_run(config: Config, inputs: Inputs, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+def describe_run(config: Config, data: TrainingSet) -> dict[str, Any]:
     """What makes a run what it is: its settings, and a fingerprint of its data as "training_data"."""
-    digest = hashlib.sha256()
-    if isinstance(inputs, np.ndarray):
-        digest.update(np.ascontiguousarray(inputs).tobytes())
-    else:
-        digest.update(json.dumps(list(inputs)).encode())
-    digest.update(json.dumps([list(row) for row in labels]).encode())
     # Through JSON, so that it compares to what is read from a file.
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     del settings["num_threads"]
-    return {**settings, "training_data": digest.hexdigest()}
+    return {**settings, "training_data": data.fingerprint()}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-
 from elias_idx.config import Config
+from elias_idx.data import Inputs
 from elias_idx.train.encoders.bag import BagModule
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.encoders.precomputed import PrecomputedModule
@@ -15,12 +11,12 @@ from elias_idx.train.encoders.precomputed import PrecomputedModule
 __all__ = ["BagModule", "PrecomputedModule", "TrainableEncoder", "build_encoder"]
 
 
-def build_encoder(config: Config, inputs: Sequence[str] | npt.NDArray[np.floating]) -> TrainableEncoder:
+def build_encoder(config: Config, inputs: Inputs) -> TrainableEncoder:
     """The trainable encoder that the configuration names, over the training inputs.
 
     Raises:
         DataError: the inputs are not what that encoder takes.
     """
     if config.encoder == "precomputed":
-        return PrecomputedModule(np.asarray(inputs))
+        return PrecomputedModule(inputs)
     return BagModule(inputs, config)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elias_idx.config import Config
+from elias_idx.data import Inputs, is_sparse
 from elias_idx.encoders import BagEncoder
 from elias_idx.encoders.bag import LAYER_NORM_EPSILON
 from elias_idx.errors import DataError
-from elias_idx.features import TextFeatures
+from elias_idx.features import Features, GivenFeatures, TextFeatures
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
@@ -26,12 +24,15 @@ _FIRST_EMBEDDING_NORM = 0.8
 class BagModule(TrainableEncoder):
     """Embedding bag → layer norm → fixed length; see `BagEncoder`."""
 
-    def __init__(self, texts: Sequence[str] | npt.NDArray[np.floating], config: Config) -> None:
+    def __init__(self, inputs: Inputs, config: Config) -> None:
         super().__init__()
-        if isinstance(texts, np.ndarray):
-            raise DataError("the bag encoder takes a list of texts; an array of embeddings needs encoder = precomputed")
-        self.features = TextFeatures(config.features)
-        self.clustering_features = self.features.fit_transform(texts)
+        if isinstance(inputs, np.ndarray):
+            raise DataError(
+                "the bag encoder takes a list of texts, or sparse features; "
+                "an array of embeddings needs encoder = precomputed"
+            )
+        self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.features)
+        self.clustering_features = self.features.fit_transform(inputs)
         self._inputs = Ragged.from_scipy(self.clustering_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)
         self.embeddings = RowTable(start)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from elias_idx.data import Inputs
 from elias_idx.encoders import PrecomputedEncoder
 from elias_idx.errors import DataError
 from elias_idx.train.encoders.base import TrainableEncoder
@@ -16,8 +16,12 @@ from elias_idx.train.row_table import RowTable
 class PrecomputedModule(TrainableEncoder):
     """Embeddings that exist already."""
 
-    def __init__(self, embeddings: npt.NDArray[np.floating]) -> None:
+    def __init__(self, embeddings: Inputs) -> None:
         super().__init__()
+        if not isinstance(embeddings, np.ndarray):
+            raise DataError(
+                "the precomputed encoder takes a float array [N, D]; texts and sparse features need another"
+            )
         if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or 0 in embeddings.shape:
             raise DataError(
                 f"the precomputed encoder takes a float array [N, D], got {embeddings.dtype} "

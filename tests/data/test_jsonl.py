@@ -1,13 +1,12 @@
-"""Reading JSON lines and label vocabularies."""
+"""Reading and writing JSON lines."""
 
 import gzip
 import json
 import lzma
 
-import numpy as np
 import pytest
 
-from elias_idx.data import LabelVocabulary, Row, read_rows, write_rows
+from elias_idx.data import Row, read_rows, write_rows
 from elias_idx.errors import DataError, EliasIdxError
 
 ROWS = [{"text": "naïve text", "labels": ["b", "a"]}, {"text": "", "labels": [], "other": 1}]
@@ -109,21 +108,3 @@ def test_only_the_wanted_fields_are_needed(tmp_path):
 def test_data_errors_are_value_errors_of_the_library():
     assert issubclass(DataError, ValueError)
     assert issubclass(DataError, EliasIdxError)
-
-
-def test_ids_are_in_the_order_of_the_names():
-    assert LabelVocabulary(["z", "a"]).matrix([["a"], ["z"]]).toarray().tolist() == [[0, 1], [1, 0]]
-
-
-def test_the_vocabulary_of_rows_is_sorted_and_without_repeats():
-    vocabulary = LabelVocabulary.of_rows([["b", "a"], ["b", "c"]])
-    assert vocabulary.names == ["a", "b", "c"]
-    matrix = vocabulary.matrix([["c", "a", "c"], [], ["b"]])
-    assert matrix.dtype == np.float32
-    assert matrix.toarray().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
-
-
-def test_unseen_labels_get_columns_behind_the_known_ones():
-    matrix, unseen = LabelVocabulary(["a", "b"]).matrix_with_unseen([["z", "a"], ["y", "z"]])
-    assert unseen == ["y", "z"]
-    assert matrix.toarray().tolist() == [[1, 0, 0, 1], [0, 0, 1, 1]]

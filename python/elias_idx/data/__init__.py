@@ -1,0 +1,21 @@
+"""Labelled inputs: reading them, and their labels as sparse matrices."""
+
+from elias_idx.data.contents import Inputs, is_sparse, num_rows
+from elias_idx.data.jsonl import Row, read_rows, write_rows
+from elias_idx.data.labels import LabelVocabulary
+from elias_idx.data.reading import read_inputs, read_training_set
+from elias_idx.data.training_set import TrainingSet, labels_by_name
+
+__all__ = [
+    "Inputs",
+    "LabelVocabulary",
+    "Row",
+    "TrainingSet",
+    "is_sparse",
+    "labels_by_name",
+    "num_rows",
+    "read_inputs",
+    "read_rows",
+    "read_training_set",
+    "write_rows",
+]

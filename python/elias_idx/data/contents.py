@@ -1,0 +1,44 @@
+"""What a file of a data set holds. N rows, L labels, F features."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+# Texts, embeddings [N, D], or sparse features [N, F].
+Inputs: TypeAlias = "Sequence[str] | npt.NDArray[np.floating] | sp.csr_matrix"
+
+
+class Contents(NamedTuple):
+    """What was asked for of a file.
+
+    Attributes:
+        inputs: N texts, or features [N, F]; None if only labels were asked for.
+        labels: relevances in (0, 1], float32 CSR [N, L]; None if only inputs were asked for.
+        label_names: the L labels' names; empty without labels.
+    """
+
+    inputs: Inputs | None
+    labels: sp.csr_matrix | None
+    label_names: Sequence[str]
+
+    @classmethod
+    def of(cls, fields: Container[str], inputs: Inputs, labels: sp.csr_matrix, names: Sequence[str]) -> Contents:
+        """Those of the parts that `fields` names: "text" and "labels"."""
+        if "labels" not in fields:
+            return cls(inputs, None, [])
+        return cls(inputs if "text" in fields else None, labels, names)
+
+
+def num_rows(inputs: Inputs) -> int:
+    """N."""
+    return inputs.shape[0] if is_sparse(inputs) else len(inputs)
+
+
+def is_sparse(inputs: object) -> TypeGuard[Any]:
+    """Whether the inputs are a sparse matrix, of whichever format."""
+    return bool(sp.issparse(inputs))

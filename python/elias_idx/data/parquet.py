@@ -1,0 +1,96 @@
+"""Parquet: a column "text", a column "labels" of lists, and perhaps a column "relevance" of lists of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any
+
+from elias_idx.data.contents import Contents
+from elias_idx.data.labels import LabelCollector
+from elias_idx.errors import DataError, MissingExtraError
+
+_ROWS_AT_ONCE = 8192
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The folder's Parquet files, in the order of their names: parts of one data set."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def read_parquet(files: list[Path], fields: Container[str]) -> Contents:
+    """The files' texts and labels, one file after the other; labels that are numbers are called by their digits.
+
+    Raises:
+        MissingExtraError: pyarrow is missing.
+        DataError: a file is no Parquet file, or lacks a column; the message says which, or which row is wrong.
+        OSError: a file can't be read.
+    """
+    texts: list[str] = []
+    collector = LabelCollector()
+    for path in files:
+        row = 0
+        for batch in _batches(path, fields):
+            for text, labels, relevance in batch:
+                where = f"{path}, row {row}"
+                if text is None or labels is None:
+                    missing = "text" if text is None else "labels"
+                    raise DataError(f"{where}: {missing!r} is null; a row without labels has an empty list")
+                texts.append(text)
+                collector.add(labels, relevance, where)
+                row += 1
+    return Contents.of(fields, texts, *collector.finish())
+
+
+def _batches(path: Path, fields: Container[str]) -> Iterator[Iterator[tuple[Any, Any, Any]]]:
+    """Rows of (text, labels, relevances), some thousand at a time; what isn't asked for is empty."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "parquet") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = _columns(path, file.schema_arrow, fields)
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
+                texts = batch["text"].to_pylist() if "text" in columns else [""] * len(batch)
+                labels = _names(batch["labels"]).to_pylist() if "labels" in columns else [[]] * len(batch)
+                relevances = batch["relevance"].to_pylist() if "relevance" in columns else [None] * len(batch)
+                yield zip(texts, labels, relevances, strict=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
+
+
+def _columns(path: Path, schema: Any, fields: Container[str]) -> list[str]:
+    """The columns to read, whose types are checked."""
+    import pyarrow.types as types
+
+    def is_list(kind: Any, of: tuple[Any, ...]) -> bool:
+        return (types.is_list(kind) or types.is_large_list(kind)) and any(test(kind.value_type) for test in of)
+
+    texts, numbers = (types.is_string, types.is_large_string), (types.is_floating,)
+    wanted: dict[str, Any] = {
+        "text": lambda kind: any(test(kind) for test in texts),
+        "labels": lambda kind: is_list(kind, (*texts, types.is_integer)),
+        "relevance": lambda kind: is_list(kind, numbers),
+    }
+    kinds = {"text": "strings", "labels": "lists of strings or of whole numbers", "relevance": "lists of floats"}
+    columns = [name for name in ("text", "labels") if name in fields]
+    if "labels" in fields and "relevance" in schema.names:
+        columns.append("relevance")
+    for name in columns:
+        if name not in schema.names:
+            raise DataError(f"{path}: there is no column {name!r}; there are {schema.names}")
+        if not wanted[name](schema.field(name).type):
+            raise DataError(f"{path}: column {name!r} must hold {kinds[name]}, it holds {schema.field(name).type}")
+    return columns
+
+
+def _names(labels: Any) -> Any:
+    """Lists of labels with whole numbers turned into their digits."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    if not types.is_integer(labels.type.value_type):
+        return labels
+    return labels.cast(pa.large_list(pa.string()) if types.is_large_list(labels.type) else pa.list_(pa.string()))

@@ -1,0 +1,104 @@
+"""Data sets in files of any format that elias_idx reads; which one it is, the path says.
+
+    *.txt                          bag of words of the extreme classification repository
+    trn.json.gz beside lbl.json.gz its raw text; a folder of these stands for the training or test rows
+    *.parquet                      Parquet; a folder of these for all of them
+    *.npy                          embeddings, where inputs alone are wanted
+    anything else                  JSON lines
+
+Text files may be packed (`.gz`, `.xz`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from os import PathLike
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from elias_idx.data.contents import Contents, Inputs
+from elias_idx.data.jsonl import read_jsonl
+from elias_idx.data.parquet import parquet_files, read_parquet
+from elias_idx.data.training_set import TrainingSet
+from elias_idx.data.xmc import is_raw_text, raw_text_file, read_bag_of_words, read_raw_text
+from elias_idx.errors import DataError
+
+Split = Literal["trn", "tst"]
+
+
+def read_training_set(
+    path: str | PathLike[str], *, embeddings: str | PathLike[str] | None = None, split: Split = "trn"
+) -> TrainingSet:
+    """Reads labelled inputs from a file or folder of any known format.
+
+    Memory is needed for the texts (or features) and 8 bytes a label of a row.
+
+    Args:
+        path: see `elias_idx.data.reading`.
+        embeddings: a `.npy` file of the rows' embeddings, [N, D], which take the place of texts or features.
+        split: which rows of a raw-text folder: "trn" or "tst".
+
+    Raises:
+        DataError: a file is damaged or not of its format, or no row has a label; the message says where.
+        OSError: a file can't be read.
+    """
+    path = Path(path)
+    contents = _read(path, ("text", "labels") if embeddings is None else ("labels",), split)
+    assert contents.labels is not None
+    inputs = contents.inputs if embeddings is None else load_embeddings(Path(embeddings))
+    assert inputs is not None
+    if embeddings is not None and len(inputs) != contents.labels.shape[0]:
+        raise DataError(f"{embeddings} has {len(inputs)} rows, {path} has {contents.labels.shape[0]}")
+    try:
+        return TrainingSet(inputs, contents.labels, label_names=contents.label_names)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_inputs(path: str | PathLike[str], split: Split = "tst") -> Inputs:
+    """Reads inputs without labels: like `read_training_set`, or embeddings from a `.npy` file.
+
+    Raises:
+        DataError: as `read_training_set`.
+        OSError: a file can't be read.
+    """
+    path = Path(path)
+    inputs = load_embeddings(path) if path.suffix == ".npy" else _read(path, ("text",), split).inputs
+    assert inputs is not None
+    return inputs
+
+
+def _read(path: Path, fields: Container[str], split: Split) -> Contents:
+    if path.is_dir():
+        if (file := raw_text_file(path, split)) is not None:
+            return read_raw_text(file, fields)
+        if files := parquet_files(path):
+            return read_parquet(files, fields)
+        raise DataError(f"{path} is a folder without {split}.json.gz or *.parquet: name the file to read")
+    if is_raw_text(path):
+        return read_raw_text(path, fields)
+    name = path.name.removesuffix(".gz").removesuffix(".xz")
+    if name.endswith(".parquet"):
+        return read_parquet([path], fields)
+    return read_bag_of_words(path, fields) if name.endswith(".txt") else read_jsonl(path, fields)
+
+
+def load_embeddings(path: Path) -> npt.NDArray[np.floating]:
+    """Opens a `.npy` file of embeddings, floats [N, D], as a mapped array.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a .npy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path}: not a .npy array: several arrays are packed in it")
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
+    return cast("npt.NDArray[np.floating]", array)

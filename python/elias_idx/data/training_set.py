@@ -1,0 +1,143 @@
+"""Inputs and their labels. N inputs, L labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from elias_idx.data.contents import Inputs, is_sparse, num_rows
+from elias_idx.data.labels import LabelCollector
+from elias_idx.errors import DataError
+
+_ROWS_AT_ONCE = 65536
+
+
+class TrainingSet:
+    """Inputs and their labels, to train or evaluate on.
+
+    Attributes:
+        inputs: N texts, a float array of embeddings [N, D] for the precomputed encoder, or sparse features as a
+            float32 CSR matrix [N, F] for the bag encoder.
+        labels: how relevant each label is to each input, in (0, 1]: float32 CSR [N, L], canonical.
+        label_names: the L labels' names, each once.
+    """
+
+    inputs: Inputs
+    labels: sp.csr_matrix
+    label_names: Sequence[str]
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        labels: Sequence[Sequence[str]] | sp.csr_matrix,
+        relevances: Sequence[Sequence[float]] | None = None,
+        *,
+        label_names: Sequence[str] | None = None,
+    ) -> None:
+        """Takes labels as names or as a matrix.
+
+        Args:
+            inputs: see `TrainingSet.inputs`.
+            labels: the names of each input's labels; or, with `label_names`, relevances as a CSR matrix [N, L].
+            relevances: of the labels where they are given by name; without, all are 1.
+            label_names: of the matrix' columns.
+
+        Raises:
+            DataError: nothing has a label, or something is of the wrong type or number.
+        """
+        if label_names is None:
+            self.labels, self.label_names = labels_by_name(labels, relevances)
+        else:
+            self.labels, self.label_names = _checked_matrix(labels, label_names), label_names
+        self.inputs = _checked_inputs(inputs)
+        if num_rows(self.inputs) != self.labels.shape[0]:
+            raise DataError(f"there are {num_rows(self.inputs)} inputs, but labels for {self.labels.shape[0]}")
+        if not self.labels.nnz:
+            raise DataError("the data set is empty: there is no row with a label")
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all inputs, labels and names; another set has another one."""
+        digest = hashlib.sha256()
+        for part in (self.inputs, self.labels, self.label_names):
+            _update(digest, part)
+        return digest.hexdigest()
+
+    def without_unused_labels(self) -> TrainingSet:
+        """This set, but without the labels that no input has: nothing can be learned of them."""
+        used = np.bincount(self.labels.indices, minlength=len(self.label_names)) > 0
+        if used.all():
+            return self
+        names = [name for name, kept in zip(self.label_names, used, strict=True) if kept]
+        column = np.cumsum(used, dtype=np.int32) - 1
+        parts = (self.labels.data, column[self.labels.indices], self.labels.indptr)
+        return TrainingSet(self.inputs, sp.csr_matrix(parts, shape=(len(self), len(names))), label_names=names)
+
+
+def labels_by_name(
+    labels: Sequence[Sequence[str]], relevances: Sequence[Sequence[float]] | None = None
+) -> tuple[sp.csr_matrix, list[str]]:
+    """Lists of names as relevances, float32 CSR [N, L], and the L names in order.
+
+    Raises:
+        DataError: something is of the wrong type or number; the message says in which row.
+    """
+    if is_sparse(labels):
+        raise DataError("a matrix of labels needs the names of its columns: give label_names too")
+    if relevances is not None and len(relevances) != len(labels):
+        raise DataError(f"there are labels for {len(labels)} inputs, but relevances for {len(relevances)}")
+    collector = LabelCollector()
+    for number, row in enumerate(labels):
+        if isinstance(row, str):
+            raise DataError(f"row {number}: labels must be a list of strings, got the string {row!r}")
+        collector.add(row, None if relevances is None else relevances[number], f"row {number}")
+    return collector.finish()
+
+
+def _checked_matrix(labels: Any, names: Sequence[str]) -> sp.csr_matrix:
+    """The labels as canonical float32 CSR; the caller's matrix stays as it is."""
+    matrix = sp.csr_matrix(labels, dtype=np.float32)
+    if matrix.shape[1] != len(names):
+        raise DataError(f"labels has {matrix.shape[1]} columns, but there are {len(names)} label names")
+    if len(set(names)) != len(names):
+        raise DataError("label_names must be unique: a name stands there twice")
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    if not ((matrix.data > 0) & (matrix.data <= 1)).all():
+        raise DataError("labels must hold relevances over 0 and at most 1")
+    return matrix
+
+
+def _checked_inputs(inputs: Inputs) -> Inputs:
+    if is_sparse(inputs):
+        return sp.csr_matrix(inputs, dtype=np.float32)
+    if not isinstance(inputs, np.ndarray):
+        for number, text in enumerate(inputs):
+            if not isinstance(text, str):
+                raise DataError(f"row {number}: the text must be a string, got {type(text).__name__}")
+    return inputs
+
+
+def _update(digest: hashlib._Hash, part: Inputs) -> None:
+    """Adds a matrix or strings to a digest piece by piece, each preceded by its kind and size."""
+    if is_sparse(part):
+        digest.update(f"sparse {part.shape} {part.nnz}".encode())
+        for array in (part.indptr.astype(np.int64), part.indices, part.data):
+            _update(digest, array)
+    elif isinstance(part, np.ndarray):
+        digest.update(f"array {part.dtype} {part.shape}".encode())
+        for start in range(0, len(part), _ROWS_AT_ONCE):
+            digest.update(np.ascontiguousarray(part[start : start + _ROWS_AT_ONCE]).data)
+    else:
+        digest.update(f"strings {len(part)}".encode())
+        for text in part:
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little"))
+            digest.update(encoded)
