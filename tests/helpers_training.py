@@ -1,6 +1,7 @@
 """A small task that trains in a second, shared by the tests of training, models and the command line."""
 
 import numpy as np
+import scipy.sparse as sp
 
 from elias_idx.config import Config
 
@@ -18,6 +19,8 @@ TINY = Config(
     num_threads=1,
 )
 
+_OWN = ("topic", "subject", "matter")
+
 
 def topic_texts(num_topics=40, per_topic=12, seed=0):
     """(texts, labels): each text mixes words of its topic with common ones, and is labelled by topic and group."""
@@ -25,7 +28,20 @@ def topic_texts(num_topics=40, per_topic=12, seed=0):
     texts, labels = [], []
     for topic in range(num_topics):
         for _ in range(per_topic):
-            own = rng.choice([f"topic{topic}x", f"subject{topic}y", f"matter{topic}z"], 2, replace=False)
+            names = [f"{kind}{topic}{letter}" for kind, letter in zip(_OWN, "xyz", strict=True)]
+            own = rng.choice(names, 2, replace=False)
             texts.append(" ".join([*own, *rng.choice(["the", "of", "and", "with", "for"], 3)]))
             labels.append([f"t{topic}", f"group{topic // 8}"])
     return texts, labels
+
+
+def topic_features(seed=0):
+    """(features, labels) like `topic_texts`: counts of words as a CSR matrix [N, 125]."""
+    texts, labels = topic_texts(seed=seed)
+    words = [f"{kind}{topic}{letter}" for topic in range(40) for kind, letter in zip(_OWN, "xyz", strict=True)]
+    column = {word: number for number, word in enumerate([*words, "the", "of", "and", "with", "for"])}
+    columns = [[column[word] for word in text.split()] for text in texts]
+    indptr = np.cumsum([0, *map(len, columns)])
+    features = sp.csr_matrix((np.ones(indptr[-1]), np.concatenate(columns), indptr), shape=(len(texts), len(column)))
+    features.sum_duplicates()
+    return features, labels

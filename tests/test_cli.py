@@ -15,9 +15,9 @@ from click.testing import CliRunner
 import elias_idx
 from elias_idx import Index, Model
 from elias_idx.cli.commands import _label_filter, cli
-from elias_idx.data import read_rows, write_rows
+from elias_idx.data import read_rows, read_training_set, write_rows
 from helpers_index import build
-from helpers_training import TINY, topic_texts
+from helpers_training import TINY, topic_features, topic_texts
 from oracle import random_parts
 
 
@@ -231,6 +231,31 @@ def test_embeddings_take_the_place_of_texts(folder, tmp_path):
         expect=1,
     )
     assert "has 5 rows" in result.output
+
+
+def write_bag_of_words(path, seed=0):
+    features, labels = topic_features(seed)
+    numbers = {name: number for number, name in enumerate(sorted({name for row in labels for name in row}))}
+    with path.open("w") as file:
+        file.write(f"{features.shape[0]} {features.shape[1]} {len(numbers)}\n")
+        for row, names in enumerate(labels):
+            start, end = features.indptr[row : row + 2]
+            pairs = zip(features.indices[start:end], features.data[start:end], strict=True)
+            file.write(f"{','.join(str(numbers[name]) for name in names)} {' '.join(f'{f}:{v}' for f, v in pairs)}\n")
+    return path
+
+
+def test_bag_of_words_files_train_predict_and_evaluate(folder, tmp_path):
+    train, test = write_bag_of_words(tmp_path / "train.txt"), write_bag_of_words(tmp_path / "test.txt", seed=1)
+    run("train", train, "--dev", test, "--out", tmp_path / "model", "--config", folder / "tiny.toml")
+    run("predict", tmp_path / "model", test, "--out", tmp_path / "out.jsonl", "--k", 2)
+    data = read_training_set(test)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["labels"] for row in rows] == Model.load(tmp_path / "model").predict(data.inputs, 2).names
+    result = run("evaluate", tmp_path / "model", test, "--json")
+    assert json.loads(result.stdout)["metrics"]["P@1"] > 90
+    assert "takes sparse features" in run("evaluate", tmp_path / "model", folder / "test.jsonl", expect=1).output
+    assert "takes texts" in run("evaluate", folder / "model", test, expect=1).output
 
 
 @pytest.mark.parametrize(

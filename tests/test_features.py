@@ -1,11 +1,12 @@
-"""Texts as tf-idf vectors."""
+"""Inputs as sparse vectors."""
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from elias_idx.config import Config
 from elias_idx.errors import DataError
-from elias_idx.features import FeatureConfig, TextFeatures
+from elias_idx.features import FeatureConfig, GivenFeatures, TextFeatures, load_features
 
 TEXTS = [
     "acute viral hepatitis",
@@ -67,3 +68,44 @@ def test_a_kind_of_n_gram_that_is_too_rare_is_left_out(tmp_path, texts):
     assert matrix.shape[1] == features.num_features == len({word for text in texts for word in text.split()})
     features.save(tmp_path)
     assert abs(TextFeatures.load(tmp_path).transform(texts) - matrix).max() < 1e-6
+
+
+GIVEN = sp.csr_matrix(np.array([[3, 0, 4], [0, 0, 0], [0, 0.5, 0]]))
+
+
+def test_given_features_get_unit_length(tmp_path):
+    features = GivenFeatures(3)
+    matrix = features.fit_transform(GIVEN)
+    assert matrix.dtype == np.float32
+    assert matrix.toarray() == pytest.approx(np.array([[0.6, 0, 0.8], [0, 0, 0], [0, 1, 0]]))
+    assert GIVEN[0, 0] == 3
+    features.save(tmp_path)
+    loaded = load_features(tmp_path)
+    assert isinstance(loaded, GivenFeatures)
+    assert (loaded.transform(GIVEN) != matrix).nnz == 0
+
+
+def test_columns_of_a_row_may_come_in_any_order():
+    shuffled = sp.csr_matrix((np.array([4.0, 3.0]), np.array([2, 0]), np.array([0, 2])), shape=(1, 3))
+    assert GivenFeatures(3).transform(shuffled).indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (TEXTS, r"takes sparse features, a CSR matrix \[N, 3\]"),
+        (np.ones((2, 3)), "takes sparse features"),
+        (GIVEN[:, :2], "takes 3 features a row, got 2"),
+        (sp.csr_matrix([[0, 1, 0], [0, 0, np.inf]]), "row 1 are not all finite"),
+    ],
+)
+def test_inputs_of_another_kind_are_refused(inputs, message):
+    with pytest.raises(DataError, match=message):
+        GivenFeatures(3).transform(inputs)
+
+
+def test_text_features_take_no_matrix():
+    features = TextFeatures(Config().features)
+    features.fit_transform(TEXTS)
+    with pytest.raises(DataError, match=r"takes texts, got an array of float64 of shape \[3, 3\]"):
+        features.transform(GIVEN)

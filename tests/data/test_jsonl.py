@@ -6,7 +6,7 @@ import lzma
 
 import pytest
 
-from elias_idx.data import Row, read_rows, write_rows
+from elias_idx.data import Row, read_inputs, read_rows, read_training_set, write_rows
 from elias_idx.errors import DataError, EliasIdxError
 
 ROWS = [{"text": "naïve text", "labels": ["b", "a"]}, {"text": "", "labels": [], "other": 1}]
@@ -52,6 +52,8 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path):
         ('{"text": "x", "labels": [1]}', "labels must be strings, got 1"),
         ('{"text": "\\udc00", "labels": []}', "'text' has a lone surrogate"),
         ('{"text": "x", "labels": ["\\ud800"]}', "lone surrogate"),
+        ('{"text": "x", "labels": ["a"], "relevance": [0]}', "relevances must be over 0 and at most 1, got 0"),
+        ('{"text": "x", "labels": ["a"], "relevance": 1}', "'relevance' must be a list of 1 numbers"),
         ("[1]", "expected a JSON object, got list"),
         ("{", "not a JSON object"),
         ("", "the line is empty"),
@@ -108,3 +110,19 @@ def test_only_the_wanted_fields_are_needed(tmp_path):
 def test_data_errors_are_value_errors_of_the_library():
     assert issubclass(DataError, ValueError)
     assert issubclass(DataError, EliasIdxError)
+
+
+def test_a_training_set_has_texts_labels_and_relevances(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    write_rows(path, [{"text": "one", "labels": ["b", "a"], "relevance": [0.5, 1]}, *ROWS])
+    data = read_training_set(path)
+    assert data.inputs == ["one", "naïve text", ""]
+    assert data.label_names == ["a", "b"]
+    assert data.labels.toarray().tolist() == [[1, 0.5], [1, 1], [0, 0]]
+    assert read_inputs(path) == data.inputs
+
+
+def test_a_file_without_labels_is_no_training_set(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS[1:])
+    with pytest.raises(DataError, match=r"rows\.jsonl: the data set is empty: there is no row with a label"):
+        read_training_set(tmp_path / "rows.jsonl")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from elias_idx import Index, Model
@@ -12,7 +13,7 @@ from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
 from elias_idx.train import TrainingSet, train_model
 from elias_idx.train.checkpoint import Progress
-from helpers_training import TINY, topic_texts
+from helpers_training import TINY, topic_features, topic_texts
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,31 @@ def test_precomputed_embeddings_train_and_predict(tmp_path):
     assert np.mean([names == [f"t{topic}"] for topic, names in enumerate(found.names)]) > 0.9
     with pytest.raises(DataError, match=r"float array \[N, 12\]"):
         model.predict(np.zeros((2, 5)))
+
+
+def test_sparse_features_train_and_predict(tmp_path):
+    model = train_model(TrainingSet(*topic_features()), tmp_path / "model", TINY)
+    features, labels = topic_features(seed=1)
+    assert model.evaluate(features, labels, ks=(1,), recall_ks=()).metrics["P@1"] > 90
+    found = model.predict(features, 2)
+    # Only the direction of a row counts.
+    assert model.predict(2 * features, 2).names == found.names
+    with pytest.raises(DataError, match="takes 125 features a row, got 100"):
+        model.predict(features[:, :100])
+    with pytest.raises(DataError, match="takes sparse features"):
+        model.predict(["topic1x"])
+
+
+def test_sparse_features_are_not_for_an_encoder_of_embeddings(tmp_path):
+    with pytest.raises(DataError, match="takes a float array"):
+        train_model(TrainingSet(*topic_features()), tmp_path / "model", replace(TINY, encoder="precomputed"))
+
+
+def test_labels_without_a_text_are_left_out_of_the_model(data, tmp_path):
+    labels = sp.hstack([sp.csr_matrix((len(data), 1)), data.labels], format="csr")
+    padded = TrainingSet(data.inputs, labels, label_names=["never", *data.label_names])
+    model = train_model(padded, tmp_path / "model", TINY)
+    assert list(model.index.label_names) == list(data.label_names)
 
 
 @pytest.mark.parametrize(
