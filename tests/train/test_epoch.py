@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from elias_idx.data import LabelVocabulary
+from elias_idx.data import labels_by_name
 from elias_idx.errors import TrainingError
 from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.clustering import cluster_labels
@@ -18,7 +18,7 @@ from helpers_training import TINY, topic_texts
 def fresh_trainee(config=TINY):
     torch.manual_seed(0)
     texts, names = topic_texts(num_topics=24, per_topic=6)
-    labels = LabelVocabulary.of_rows(names).matrix(names)
+    labels, _ = labels_by_name(names)
     encoder = build_encoder(config, texts)
     clusters = cluster_labels(labels, encoder.clustering_features, 4, seed=0)
     return start_stage1(encoder, labels, clusters, config)
