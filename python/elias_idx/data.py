@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from elias_idx.errors import DataError
 from elias_idx.files import replacing
+
+if TYPE_CHECKING:
+    from elias_idx.model import Inputs
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
@@ -107,6 +110,36 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Inputs and their labels.
+
+    Attributes:
+        inputs: N texts, or a float array of embeddings [N, D] for the precomputed encoder.
+        labels: the labels of each.
+
+    Raises:
+        DataError: nothing has a label, or something is of the wrong type or number.
+    """
+
+    inputs: Inputs
+    labels: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise DataError(f"there are {len(self.inputs)} inputs, but labels for {len(self.labels)}")
+        if not any(len(row) for row in self.labels):
+            raise DataError("the training set is empty: there is no row with a label")
+        for number, row in enumerate(self.labels):
+            if isinstance(row, str):
+                raise DataError(f"row {number}: labels must be a list of strings, got the string {row!r}")
+            check_labels(row, f"row {number}")
+        if not isinstance(self.inputs, np.ndarray):
+            for number, text in enumerate(self.inputs):
+                if not isinstance(text, str):
+                    raise DataError(f"row {number}: the text must be a string, got {type(text).__name__}")
 
 
 class LabelVocabulary:
