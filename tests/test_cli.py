@@ -65,6 +65,8 @@ def test_training_reports_every_epoch_with_the_dev_set(folder, tmp_path):
         "stage 2, epoch 1 of 2", "stage 2, epoch 2 of 2",
     ]  # fmt: skip
     assert all("dev P@1" in line for line in lines)
+    kept = [line.rpartition(",")[0] for line in result.stderr.splitlines() if line.startswith("kept")]
+    assert kept == ["kept: stage 1", "kept: stage 2"]
 
 
 def test_predictions_come_in_order_and_ignore_other_fields(folder, tmp_path):
@@ -324,14 +326,15 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_pa
     assert "File too large" in found.stderr
     assert "Traceback" not in found.stderr
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
-    assert left == ([] if limit == 3000 else ["model.training", "model.training/run.json"])
+    run_files = ["model.training", "model.training/clusters.safetensors", "model.training/run.json"]
+    assert left == ([] if limit == 3000 else run_files)
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
     arguments = ["train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--stage1-epochs", 60, "--out"]
     command = [sys.executable, "-c", "from elias_idx.cli import main; main()", *map(str, arguments)]
     process = subprocess.Popen([*command, str(tmp_path / "model")], stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "model.training" / "state.json"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -363,6 +366,8 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
         (["--dev", "test.jsonl", "--embeddings", "short.npy"], "go together"),
         (["--embeddings", "short.npy"], "go together"),
         (["--device", "banana"], "can't be used"),
+        (["--dev-metric", "accuracy"], "dev_metric must be P@k"),
+        (["--early-stopping", "2"], "give dev data"),
         (["--encoder", "precomputed"], "--embeddings and --encoder precomputed go together"),
         (["--seed", str(2**64)], "seed must be at most"),
         (["--label-learning-rate", "1e30"], "lower the learning rates"),

@@ -10,7 +10,7 @@ from elias_idx.errors import TrainingError
 from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.clustering import cluster_labels
 from elias_idx.train.encoders import build_encoder
-from elias_idx.train.epoch import train_epoch, train_steps
+from elias_idx.train.epoch import train_steps
 from elias_idx.train.stage1 import start_stage1
 from helpers_training import TINY, topic_texts
 
@@ -95,7 +95,7 @@ def test_batches_are_accumulated_to_steps():
     config = replace(TINY, batch_size=12, accumulation_steps=3)
     one, other = fresh_trainee(config), fresh_trainee(replace(config, batch_size=36, accumulation_steps=1))
     assert one.steps_per_epoch == other.steps_per_epoch == 4
-    losses = [train_epoch(trainee, trainee.optimizers(1, 1.0), 0, "") for trainee in (one, other)]
+    losses = [list(train_steps(trainee, trainee.optimizers(1, 1.0), 0)) for trainee in (one, other)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -104,4 +104,4 @@ def test_a_loss_that_is_not_finite_is_an_error():
     with torch.no_grad():
         trainee.network.clusters.weight.fill_(torch.nan)
     with pytest.raises(TrainingError, match="became nan in step 1"):
-        train_epoch(trainee, trainee.optimizers(1, 1.0), 0, "")
+        next(train_steps(trainee, trainee.optimizers(1, 1.0), 0))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
 from elias_idx.train import TrainingSet, train_model
 from elias_idx.train.checkpoint import Progress
+from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
 
 
@@ -39,6 +41,11 @@ def stop_after(progress):
             raise Stopped
 
     return on_epoch
+
+
+def stop_at_step(step):
+    """A stand-in for `TrainingLog.step` that fails at one of the run's steps, from 0 on."""
+    return Mock(side_effect=[None] * step + [Stopped])
 
 
 def arrays(path):
@@ -94,6 +101,38 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(data, trained, tmp_path, mom
     assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
 
 
+@pytest.mark.parametrize("step", [1, 7, 15, 16, 47, 48, 74])
+def test_a_run_resumed_within_an_epoch_ends_like_an_undisturbed_one(data, trained, tmp_path, monkeypatch, step):
+    """An epoch has 15 steps: the checkpoint may be of the same epoch, of the one before, or missing."""
+    out = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", stop_at_step(step))
+        with pytest.raises(Stopped):
+            train_model(data, out, replace(TINY, checkpoint_steps=4))
+    losses = []
+    train_model(data, out, TINY, if_exists="resume", on_epoch=lambda result: losses.append(result.progress.loss))
+    assert losses == [loss for _, loss in trained[1]][-len(losses) :]
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
+
+
+def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, monkeypatch):
+    out = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", stop_at_step(0))
+        with pytest.raises(Stopped):
+            train_model(data, out, TINY)
+    monkeypatch.setattr("elias_idx.train.pipeline.cluster_labels", None)
+    train_model(data, out, TINY, if_exists="resume")
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
+
+
+def test_only_the_newest_checkpoint_is_kept(data, tmp_path):
+    with pytest.raises(Stopped):
+        train_model(data, tmp_path / "model", TINY, on_epoch=stop_after(Progress(2, 1)))
+    found = sorted(entry.name for entry in (tmp_path / "model.training").iterdir())
+    assert found == ["checkpoint-2-1-0.safetensors", "clusters.safetensors", "run.json", "state.json"]
+
+
 def test_stage_2_can_be_left_out(data, tmp_path):
     model = train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=0))
     assert (model.index.adjacency.data == 1).all()
@@ -113,13 +152,14 @@ def test_an_unfinished_run_is_not_overwritten_unasked(data, tmp_path):
         train_model(other, out, TINY, if_exists="resume")
 
 
-def test_a_damaged_checkpoint_is_an_explained_error(data, tmp_path):
+@pytest.mark.parametrize("name", ["checkpoint-1-1-0.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_an_explained_error(data, tmp_path, name):
     out = tmp_path / "model"
     with pytest.raises(Stopped):
         train_model(data, out, TINY, on_epoch=stop_after(Progress(1, 1)))
-    checkpoint = tmp_path / "model.training" / "checkpoint.safetensors"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(FormatError, match="damaged: remove"):
+    damaged = tmp_path / "model.training" / name
+    damaged.write_bytes(damaged.read_bytes()[: 1000 if name.endswith("safetensors") else 20])
+    with pytest.raises(FormatError, match=r"damaged or missing: remove .*model\.training to start over"):
         train_model(data, out, TINY, if_exists="resume")
 
 

@@ -86,6 +86,7 @@ Examples:
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
+@click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace a model or an unfinished run at --out")
 @_config_options
@@ -97,6 +98,7 @@ def train(
     embeddings: Path | None,
     dev_embeddings: Path | None,
     config_file: Path | None,
+    tensorboard: Path | None,
     resume: bool,
     overwrite: bool,
     **settings: Any,
@@ -108,8 +110,9 @@ def train(
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
     from elias_idx.train import EpochResult, IfExists, train_model
-    from elias_idx.train.checkpoint import read_progress
+    from elias_idx.train.checkpoint import Checkpoints
     from elias_idx.train.run_folder import run_path
+    from elias_idx.train.selection import shown_metrics
 
     if resume and overwrite:
         raise click.UsageError("--resume goes on, --overwrite starts over: give one of them")
@@ -127,17 +130,18 @@ def train(
     def report(result: EpochResult) -> None:
         progress = result.progress
         line = f"stage {progress.stage}, epoch {progress.epochs_done} of {result.num_epochs}: loss {progress.loss:.4f}"
-        if dev_data:
-            metrics = _evaluate(result.model(), dev_data, num_threads=config.num_threads).metrics
-            line += "; dev " + ", ".join(f"{name} {metrics[name]:.2f}" for name in ("P@1", "P@3", "P@5", "R@100"))
+        if progress.metrics:
+            line += f"; dev {shown_metrics(progress.metrics, config.dev_metric)}"
         click.echo(line, err=True)
+        if progress.metrics and result.ends_stage:
+            click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}", err=True)
 
     if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
     try:
-        model = train_model(data, out, config, if_exists=if_exists, on_epoch=report)
+        model = train_model(data, out, config, dev=dev_data, if_exists=if_exists, log_dir=tensorboard, on_epoch=report)
     except KeyboardInterrupt:
-        kept = read_progress(run_path(out)) is not None
-        click.echo(f"\nStopped. {_GO_ON if kept else 'No epoch was finished: start again with --overwrite.'}", err=True)
+        kept = Checkpoints(run_path(out)).state() is not None
+        click.echo(f"\nStopped. {_GO_ON if kept else 'There is no checkpoint: start with --overwrite.'}", err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
 

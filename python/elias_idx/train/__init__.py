@@ -10,7 +10,8 @@ pipeline                all of it, from texts to a saved model
 
 from elias_idx.data import TrainingSet
 from elias_idx.train.checkpoint import Progress
-from elias_idx.train.pipeline import EpochResult, train_model
+from elias_idx.train.pipeline import train_model
 from elias_idx.train.run_folder import IfExists
+from elias_idx.train.stages import EpochResult
 
 __all__ = ["EpochResult", "IfExists", "Progress", "TrainingSet", "train_model"]

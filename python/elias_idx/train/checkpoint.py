@@ -1,10 +1,18 @@
-"""Checkpoints of a training run: one safetensors file, replaced atomically; no pickle, so loading runs no code."""
+"""Checkpoints of a training run, replaced atomically; no pickle, so that loading them runs no code.
+
+    state.json                                  how far the run is, and what its epochs came to
+    checkpoint-STAGE-EPOCHS-STEPS.safetensors   the newest state, and that of the stage's best epoch if it is another
+
+`state.json` is written when the files that it stands for are whole, and only then are older ones removed: a crash at
+any moment leaves this checkpoint or the one before.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import scipy.sparse as sp
@@ -22,94 +30,171 @@ from elias_idx.train.network import Adjacency, EliasNetwork
 from elias_idx.train.optimizer import Optimizers
 from elias_idx.train.ragged import Ragged
 
-_FILE = "checkpoint.safetensors"
+_STATE = "state.json"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """A finished epoch, and what it came to.
 
     Attributes:
         stage: 1 or 2.
-        epochs_done: finished epochs of that stage.
-        loss: the mean training loss of the last one.
+        epochs_done: finished epochs of that stage, this one included.
+        loss: its mean training loss.
+        metrics: of the model after it on dev data, in percent; empty without dev data.
     """
 
     stage: int
     epochs_done: int
     loss: float = field(default=math.nan, compare=False)
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
-def save_checkpoint(folder: Path, progress: Progress, trainee: Trainee, optimizers: Optimizers) -> None:
-    """Writes the state after an epoch; a crash at any moment leaves this checkpoint or the one before."""
-    tensors = {f"encoder.{name}": value for name, value in trainee.encoder.state_dict().items()}
-    tensors |= {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
-    tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
-    beta = trainee.network.adjacency.beta
-    metadata = {"progress": json.dumps({**asdict(progress), "beta": beta})}
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    try:
-        with replacing(folder / _FILE) as partial:
-            save_file(contiguous, partial, metadata)
-    except SafetensorError as error:
-        # How safetensors reports a full disk.
-        raise OSError(f"{folder / _FILE} can't be written: {error}") from error
+@dataclass(frozen=True)
+class Position:
+    """A place in a run: finished epochs of a stage, and finished steps of the next one."""
+
+    stage: int
+    epochs_done: int = 0
+    steps_done: int = 0
+
+    @property
+    def file_name(self) -> str:
+        """The checkpoint's that was written there."""
+        return f"checkpoint-{self.stage}-{self.epochs_done}-{self.steps_done}.safetensors"
 
 
-def read_progress(folder: Path) -> Progress | None:
-    """How far the run in the folder has come, None where no epoch has been finished."""
-    if not (folder / _FILE).exists():
-        return None
-    stored = _metadata(folder)
-    return Progress(int(stored["stage"]), int(stored["epochs_done"]), stored["loss"])
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
 
-
-def load_trainee(folder: Path, encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config) -> Trainee:
-    """The encoder and the network as they were at the checkpoint, the adjacency's pattern included.
-
-    Args:
-        folder: of the run.
-        encoder: the untrained encoder over the same inputs; its weights are replaced.
-        labels: the texts' labels, CSR [N, L].
-        config: the settings.
+    Attributes:
+        position: where it is.
+        loss_sum: the sum of the losses of the steps of the epoch under way.
+        epochs: all finished epochs, both stages'.
     """
-    stored = _tensors(folder, "network.")
-    present, adjacency_labels = stored["adjacency.present"], stored["adjacency.labels"]
-    counts = present.sum(1).tolist()
-    rows = [row.numpy() for row in adjacency_labels[present].split(counts)]
-    logits = stored.get("adjacency.logits")
-    logit_rows = None if logits is None else [row.numpy() for row in logits[present].split(counts)]
-    adjacency = Adjacency(rows, labels.shape[1], logit_rows, _metadata(folder)["beta"])
-    network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias)
-    network.load_state_dict(stored)
-    encoder.load_state_dict(_tensors(folder, "encoder."))
-    device = torch.device(config.device)
-    return Trainee(encoder, network.to(device), Ragged.from_scipy(labels, device), config)
+
+    position: Position
+    loss_sum: float = 0.0
+    epochs: tuple[Progress, ...] = ()
+
+    @property
+    def stage_epochs(self) -> tuple[Progress, ...]:
+        """The finished epochs of the present stage."""
+        return tuple(epoch for epoch in self.epochs if epoch.stage == self.position.stage)
+
+    def after_step(self, loss: float) -> RunState:
+        """The state when one more step is done."""
+        position = replace(self.position, steps_done=self.position.steps_done + 1)
+        return replace(self, position=position, loss_sum=self.loss_sum + loss)
+
+    def after_epoch(self, metrics: Mapping[str, float]) -> RunState:
+        """The state when the steps done are an epoch."""
+        stage, epochs_done = self.position.stage, self.position.epochs_done + 1
+        done = Progress(stage, epochs_done, self.loss_sum / self.position.steps_done, metrics)
+        return RunState(Position(stage, epochs_done), epochs=(*self.epochs, done))
 
 
-def load_optimizers(folder: Path, optimizers: Optimizers) -> None:
-    """Restores the optimisers' state."""
-    optimizers.load_state(_tensors(folder, "optimizers."))
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in the folder of a run."""
 
+    folder: Path
 
-def _tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
-    try:
-        with safe_open(folder / _FILE, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not iterable)
-            return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise _damaged(folder) from error
+    def state(self) -> RunState | None:
+        """The newest checkpoint's state; None if there is no checkpoint.
 
+        Raises:
+            FormatError: the file is damaged.
+        """
+        path = self.folder / _STATE
+        if not path.exists():
+            return None
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            epochs = tuple(Progress(**epoch) for epoch in stored["epochs"])
+            return RunState(Position(**stored["position"]), stored["loss_sum"], epochs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(path) from error
 
-def _metadata(folder: Path) -> dict[str, float]:
-    try:
-        with safe_open(folder / _FILE, framework="pt") as file:
-            stored: dict[str, float] = json.loads(file.metadata()["progress"])
-            return stored
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder) from error
+    def write(self, state: RunState, kept: Position, trainee: Trainee, optimizers: Optimizers) -> None:
+        """Writes a checkpoint; then removes all others but the kept one.
 
+        Raises:
+            OSError: it can't be written.
+        """
+        path = self.folder / state.position.file_name
+        tensors = {f"encoder.{name}": value for name, value in trainee.encoder.state_dict().items()}
+        tensors |= {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
+        tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
+        # Which is made anew at the start of an epoch only.
+        tensors["best_cluster"] = trainee.network.adjacency.best_cluster
+        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        metadata = {"beta": repr(trainee.network.adjacency.beta)}
+        try:
+            with replacing(path) as partial:
+                save_file(contiguous, partial, metadata)
+        except SafetensorError as error:
+            # How safetensors reports a full disk.
+            raise OSError(f"{path} can't be written: {error}") from error
+        with replacing(self.folder / _STATE) as partial:
+            partial.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+        # Partial files too, which a killed run leaves.
+        for other in self.folder.glob("*checkpoint-*"):
+            if other.name not in {path.name, kept.file_name}:
+                other.unlink()
 
-def _damaged(folder: Path) -> FormatError:
-    return FormatError(f"{folder / _FILE} is damaged: remove {folder} to start over")
+    def load_trainee(
+        self, position: Position, encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config
+    ) -> Trainee:
+        """The encoder and the network as they were at a checkpoint, the adjacency's pattern included.
+
+        Args:
+            position: the checkpoint's.
+            encoder: the untrained encoder over the same inputs; its weights are replaced.
+            labels: the texts' labels, CSR [N, L].
+            config: the settings.
+        """
+        stored = self._tensors(position, "network.")
+        present, adjacency_labels = stored["adjacency.present"], stored["adjacency.labels"]
+        counts = present.sum(1).tolist()
+        rows = [row.numpy() for row in adjacency_labels[present].split(counts)]
+        logits = stored.get("adjacency.logits")
+        logit_rows = None if logits is None else [row.numpy() for row in logits[present].split(counts)]
+        adjacency = Adjacency(rows, labels.shape[1], logit_rows, self._beta(position))
+        network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias)
+        device = torch.device(config.device)
+        trainee = Trainee(encoder, network.to(device), Ragged.from_scipy(labels, device), config)
+        self.restore(position, trainee)
+        return trainee
+
+    def restore(self, position: Position, trainee: Trainee) -> None:
+        """Puts the weights of a checkpoint of the same stage into the trainee."""
+        trainee.encoder.load_state_dict(self._tensors(position, "encoder."))
+        trainee.network.load_state_dict(self._tensors(position, "network."))
+        trainee.network.adjacency.best_cluster.copy_(self._tensors(position, "best_cluster")[""])
+
+    def load_optimizers(self, position: Position, optimizers: Optimizers) -> None:
+        """Restores the optimisers' state."""
+        optimizers.load_state(self._tensors(position, "optimizers."))
+
+    def _tensors(self, position: Position, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with the prefix, without it."""
+        path = self.folder / position.file_name
+        try:
+            with safe_open(path, framework="pt") as file:
+                names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (not iterable)
+                return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+        except (SafetensorError, FileNotFoundError) as error:
+            raise self._damaged(path) from error
+
+    def _beta(self, position: Position) -> float:
+        path = self.folder / position.file_name
+        try:
+            with safe_open(path, framework="pt") as file:
+                return float(file.metadata()["beta"])
+        except (SafetensorError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(path) from error
+
+    def _damaged(self, path: Path) -> FormatError:
+        return FormatError(f"{path} is damaged or missing: remove {self.folder} to start over")

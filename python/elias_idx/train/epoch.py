@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from elias_idx.config import Config
 from elias_idx.errors import TrainingError
@@ -127,14 +126,3 @@ def train_steps(trainee: Trainee, optimizers: Optimizers, seed: int, first_step:
             total += value
         optimizers.step()
         yield total
-
-
-def train_epoch(trainee: Trainee, optimizers: Optimizers, seed: int, title: str) -> float:
-    """Runs `train_steps` with a progress bar; returns the mean loss."""
-    total = 0.0
-    with tqdm(total=trainee.steps_per_epoch, desc=title, unit="step", disable=None) as progress:
-        for number, loss in enumerate(train_steps(trainee, optimizers, seed), start=1):
-            total += loss
-            progress.set_postfix(loss=f"{total / number:.3f}", refresh=False)
-            progress.update()
-    return total / trainee.steps_per_epoch

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, FormatError
+from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.model import check_replaceable
+from elias_idx.train.checkpoint import Checkpoints
 
 IfExists = Literal["error", "overwrite", "resume"]
 
 _DESCRIPTION = "run.json"
+_CLUSTERS = "clusters.safetensors"
+# What a resumed run may have otherwise: the result is the same, on the same number of threads to the last bit.
+_CHANGEABLE = ("num_threads", "checkpoint_steps")
 
 
 def run_path(out: Path) -> Path:
@@ -31,10 +40,12 @@ class RunFolder:
     Attributes:
         path: see `run_path`.
         description: the settings and a fingerprint of the data; see `describe_run`.
+        goes_on: whether there is an earlier run in the folder, to be resumed.
     """
 
     path: Path
     description: Mapping[str, Any]
+    goes_on: bool
 
     @classmethod
     def check(cls, out: Path, if_exists: IfExists, description: Mapping[str, Any]) -> RunFolder:
@@ -43,15 +54,19 @@ class RunFolder:
         Raises:
             FileExistsError: there is a model or an unfinished run and `if_exists` is "error", or something else.
             FileNotFoundError: the parent folder is missing.
+            PermissionError: it can't be written to.
             ConfigError: the run to resume had other settings or data.
         """
         if if_exists not in get_args(IfExists):
             raise ConfigError(f"if_exists must be one of {', '.join(get_args(IfExists))}; got {if_exists!r}")
         if not out.parent.is_dir():
             raise FileNotFoundError(f"{out.parent} is no folder: create it first")
+        if not os.access(out.parent, os.W_OK | os.X_OK):
+            raise PermissionError(f"{out.parent} can't be written to: choose another folder")
         check_replaceable(out, overwrite=if_exists != "error")
-        run = cls(run_path(out), description)
-        if run.path.exists():
+        path = run_path(out)
+        run = cls(path, description, goes_on=if_exists == "resume" and path.exists())
+        if path.exists():
             run._check_existing(if_exists)
         return run
 
@@ -83,15 +98,33 @@ class RunFolder:
         (partial / _DESCRIPTION).write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
         partial.rename(self.path)
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The run's checkpoints."""
+        return Checkpoints(self.path)
+
+    def save_clusters(self, clusters: Sequence[npt.NDArray[np.int64]]) -> None:
+        """Keeps the initial clusters, so that a run resumed before its first checkpoint needn't make them again."""
+        with replacing(self.path / _CLUSTERS) as partial:
+            save_tensors(partial, {"labels": np.concatenate(clusters), "sizes": np.array([len(c) for c in clusters])})
+
+    def load_clusters(self) -> list[npt.NDArray[np.int64]] | None:
+        """The label ids of each cluster; None if they were not saved."""
+        if not (self.path / _CLUSTERS).exists():
+            return None
+        stored = load_tensors(self.path / _CLUSTERS)
+        return np.split(stored["labels"], stored["sizes"].cumsum()[:-1])
+
     def remove(self) -> None:
         """Removes the folder, if it is there."""
         if self.path.exists():
             shutil.rmtree(self.path)
 
 
-def describe_run(config: Config, data: TrainingSet) -> dict[str, Any]:
-    """What makes a run what it is: its settings, and a fingerprint of its data as "training_data"."""
+def describe_run(config: Config, train: TrainingSet, dev: TrainingSet | None) -> dict[str, Any]:
+    """What makes a run what it is: its settings, and fingerprints of its data as "training_data" and "dev_data"."""
     # Through JSON, so that it compares to what is read from a file.
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    del settings["num_threads"]
-    return {**settings, "training_data": data.fingerprint()}
+    for name in _CHANGEABLE:
+        del settings[name]
+    return {**settings, "training_data": train.fingerprint(), "dev_data": None if dev is None else dev.fingerprint()}

@@ -1,0 +1,133 @@
+"""The epochs of a stage: steps, checkpoints, dev metrics, logs, and the choice of the epoch that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from elias_idx.model import Model
+from elias_idx.train.batch import derived_seed
+from elias_idx.train.checkpoint import Position, Progress, RunState
+from elias_idx.train.epoch import Trainee, train_steps
+from elias_idx.train.export import export_index
+from elias_idx.train.logs import TrainingLog
+from elias_idx.train.optimizer import Optimizers
+from elias_idx.train.run_folder import RunFolder
+from elias_idx.train.selection import Selection
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to.
+
+    Attributes:
+        progress: which epoch of which stage it was, its mean training loss and its metrics on dev data.
+        num_epochs: how many epochs the stage has.
+        best_epoch: the stage's best epoch until now, from 1 on: the one that is kept if the stage ends here.
+        ends_stage: whether this was the stage's last epoch.
+        model: gives the model as it is now; its arrays are valid only during the callback.
+    """
+
+    progress: Progress
+    num_epochs: int
+    best_epoch: int
+    ends_stage: bool
+    model: Callable[[], Model]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs the stages' epochs.
+
+    Attributes:
+        trainee: what is trained.
+        label_names: of the L labels.
+        run: the run's folder.
+        selection: which epoch of a stage is kept.
+        log: what TensorBoard shows.
+        on_epoch: called after every epoch.
+    """
+
+    trainee: Trainee
+    label_names: Sequence[str]
+    run: RunFolder
+    selection: Selection
+    log: TrainingLog
+    on_epoch: Callable[[EpochResult], None] | None
+
+    def finish(self, state: RunState) -> RunState:
+        """Runs what is left of a stage's epochs; then the trainee is that of the best one."""
+        config, stage = self.trainee.config, state.position.stage
+        optimizers = self.trainee.optimizers(
+            self._num_epochs(stage), 1.0 if stage == 1 else config.stage2_learning_rate_factor
+        )
+        if state.position != Position(stage):
+            self.run.checkpoints.load_optimizers(state.position, optimizers)
+            if not state.position.steps_done:
+                self._report(state)
+        while not self._is_over(state):
+            state = self._finish_epoch(state, optimizers)
+        if state.stage_epochs and (best := self._best(state)) != state.position:
+            self.run.checkpoints.restore(best, self.trainee)
+        return state
+
+    def step_number(self, state: RunState) -> int:
+        """Steps before the state, as if no stage had ended early."""
+        position = state.position
+        epochs = position.epochs_done + (self._num_epochs(1) if position.stage == 2 else 0)
+        return epochs * self.trainee.steps_per_epoch + position.steps_done
+
+    def _finish_epoch(self, state: RunState, optimizers: Optimizers) -> RunState:
+        state = self._finish_steps(state, optimizers)
+        state = state.after_epoch(self.selection.evaluate(self.current_model))
+        self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers)
+        self.log.epoch(self.step_number(state) - 1, state.epochs[-1].metrics)
+        self._report(state)
+        return state
+
+    def _finish_steps(self, state: RunState, optimizers: Optimizers) -> RunState:
+        config, stage, epoch = self.trainee.config, state.position.stage, state.position.epochs_done
+        num_steps = self.trainee.steps_per_epoch
+        if not state.position.steps_done:
+            self.trainee.network.adjacency.refresh_best_cluster()
+        seed = derived_seed(config.seed, stage, epoch)
+        losses = train_steps(self.trainee, optimizers, seed, state.position.steps_done)
+        title = f"stage {stage}, epoch {epoch + 1} of {self._num_epochs(stage)}"
+        with tqdm(total=num_steps, initial=state.position.steps_done, desc=title, unit="step", disable=None) as bar:
+            for loss in losses:
+                self.log.step(self.step_number(state), loss, self.trainee.network.label_classifiers.learning_rate)
+                state = state.after_step(loss)
+                done = state.position.steps_done
+                if config.checkpoint_steps and done % config.checkpoint_steps == 0 and done < num_steps:
+                    self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers)
+                bar.set_postfix(loss=f"{state.loss_sum / done:.3f}", refresh=False)
+                bar.update()
+        return state
+
+    def _num_epochs(self, stage: int) -> int:
+        config = self.trainee.config
+        return config.stage1_epochs if stage == 1 else config.stage2_epochs
+
+    def _is_over(self, state: RunState) -> bool:
+        return self.selection.ends_stage(state.stage_epochs, self._num_epochs(state.position.stage))
+
+    def _best(self, state: RunState) -> Position:
+        """Where the stage's best epoch until now ended; where the state is, if no epoch is finished."""
+        if not state.stage_epochs:
+            return state.position
+        return Position(state.position.stage, self.selection.best(state.stage_epochs).epochs_done)
+
+    def _report(self, state: RunState) -> None:
+        if self.on_epoch is not None:
+            num_epochs = self._num_epochs(state.position.stage)
+            best, is_over = self._best(state).epochs_done, self._is_over(state)
+            self.on_epoch(EpochResult(state.epochs[-1], num_epochs, best, is_over, self.current_model))
+
+    def current_model(self) -> Model:
+        """The model as it is now; it shares the encoder's memory."""
+        trainee, config = self.trainee, self.trainee.config
+        index = export_index(trainee.network, self.label_names, config.beam_size, config.shortlist_size)
+        label_counts = trainee.labels.indices.bincount(minlength=len(self.label_names)).cpu().numpy()
+        return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.run.description)
