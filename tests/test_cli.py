@@ -156,6 +156,39 @@ def test_evaluation_as_json_matches_the_library(folder):
     assert {"P@1", "nDCG@3", "R@100", "PSP@5", "PSnDCG@5"} <= expected.metrics.keys()
 
 
+def test_evaluation_prints_groups_and_takes_cutoffs(folder):
+    result = run("evaluate", folder / "model", folder / "test.jsonl", "--k", "1,2", "--recall-k", "7")
+    names = [line.split()[0] for line in result.stdout.splitlines() if line]
+    assert {"P@1", "PSnDCG@2", "R@7", "head", "torso", "tail"} <= set(names)
+    assert "P@3" not in names
+    for bad in ("1,x", "0", "", "1,-2"):
+        assert (
+            "positive whole numbers"
+            in run("evaluate", folder / "model", folder / "test.jsonl", "--k", bad, expect=2).output
+        )
+
+
+def test_evaluation_leaves_out_the_pairs_of_a_filter_file(folder, tmp_path):
+    train, test = write_bag_of_words(tmp_path / "train.txt"), write_bag_of_words(tmp_path / "test.txt", seed=1)
+    run("train", train, "--out", tmp_path / "model", "--config", folder / "tiny.toml")
+    data = read_training_set(test)
+    # All labels of the second half of the texts.
+    half = len(data) // 2
+    rows, labels = data.labels[half:].nonzero()
+    np.savetxt(tmp_path / "filter.txt", np.stack([rows + half, labels], 1), fmt="%d")
+    evaluate = ["evaluate", tmp_path / "model", test, "--json", "--filter"]
+    found = json.loads(run(*evaluate, tmp_path / "filter.txt").stdout)
+    expected = Model.load(tmp_path / "model").evaluate(
+        data.inputs[:half], data.labels[:half], label_names=data.label_names
+    )
+    assert found["metrics"] == pytest.approx(expected.metrics)
+    assert found["num_without_labels"] == len(data) - half
+    (tmp_path / "filter.txt").write_text("")
+    assert json.loads(run(*evaluate, tmp_path / "filter.txt").stdout)["num_without_labels"] == 0
+    evaluate = ["evaluate", folder / "model", folder / "test.jsonl", "--filter", tmp_path / "filter.txt"]
+    assert "labels by number" in run(*evaluate, expect=1).output
+
+
 def test_evaluation_reports_labels_never_seen(folder, tmp_path):
     write_rows(tmp_path / "odd.jsonl", [{"text": "topic1x", "labels": ["t1", "new"]}, {"text": "x", "labels": []}])
     result = run("evaluate", folder / "model", tmp_path / "odd.jsonl")

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from elias_idx.metrics import evaluate, inverse_propensities
+from elias_idx.metrics import (
+    evaluate,
+    evaluate_groups,
+    frequency_groups,
+    inverse_propensities,
+    without_entries,
+    without_excluded,
+)
 
 # Two queries over five labels: the first has labels {0, 1, 4}, the second {2}.
 RELEVANT = sp.csr_matrix(np.array([[1, 1, 0, 0, 1], [0, 0, 1, 0, 0]]))
@@ -39,8 +46,11 @@ def test_propensity_scores_are_relative_to_the_best_attainable():
     assert result["PSP@1"] == pytest.approx(100 * 2 / (3 + 5))
     # Of two places the best are labels 4 and 1 for the first query, label 2 for the second.
     assert result["PSP@2"] == pytest.approx(100 * (2 + 5) / (3 + 2 + 5))
+    # A query's gains are relative to hits at all of the places that it has labels for: two, and one.
     second = 1 / math.log2(3)
-    assert result["PSnDCG@2"] == pytest.approx(100 * (2 + 5 * second) / (3 + 2 * second + 5))
+    gained = 2 / (1 + second) + 5 * second / 1
+    best = (3 + 2 * second) / (1 + second) + 5 / 1
+    assert result["PSnDCG@2"] == pytest.approx(100 * gained / best)
 
 
 def test_inverse_propensities_follow_jain_et_al():
@@ -49,6 +59,51 @@ def test_inverse_propensities_follow_jain_et_al():
     assert inverse_propensities([0, 10], 1000) == pytest.approx(expected)
     amazon = 1 + (math.log(1000) - 1) * 3.6**0.6 * (10 + 2.6) ** -0.6
     assert inverse_propensities([10], 1000, 0.6, 2.6) == pytest.approx([amazon])
+
+
+# Three queries with the labels {0, 1}, {0} and {2}.
+LABELS = sp.csr_matrix(np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0]]))
+BEST_TWO = np.array([[0, 2], [1, 0], [0, 2]])
+
+
+def test_macro_averages_are_over_the_labels_that_some_query_has():
+    result = evaluate(BEST_TWO, LABELS, ks=(1, 2), recall_ks=())
+    # At 1, label 0 is predicted for the first and the last query and right once; its queries are the first two. Label
+    # 1 is predicted once and wrong, label 2 not at all. Label 3 counts nowhere.
+    assert result["macro P@1"] == pytest.approx(100 * (1 / 2 + 0 + 0) / 3)
+    assert result["macro R@1"] == pytest.approx(100 * (1 / 2 + 0 + 0) / 3)
+    assert result["macro F1@1"] == pytest.approx(100 * (1 / 2 + 0 + 0) / 3)
+    # At 2, label 0 is right twice of three times, label 2 once of twice.
+    assert result["macro P@2"] == pytest.approx(100 * (2 / 3 + 0 + 1 / 2) / 3)
+    assert result["macro R@2"] == pytest.approx(100 * (1 + 0 + 1) / 3)
+    assert result["macro F1@2"] == pytest.approx(100 * (4 / 5 + 0 + 2 / 3) / 3)
+
+
+def test_groups_have_a_third_of_the_uses_each():
+    # Of 12 uses label 0 has the first 6, label 2 the next 3: it begins in the second third.
+    assert frequency_groups([6, 1, 3, 2, 0]).tolist() == [0, 2, 1, 2, 2]
+    assert frequency_groups([4, 4, 4]).tolist() == [0, 1, 2]
+    assert frequency_groups([1, 1, 1, 1]).tolist() == [0, 0, 1, 2]
+    assert frequency_groups([0, 0]).tolist() == [0, 0]
+
+
+def test_groups_share_the_precision_and_have_a_recall_each():
+    # Label 0 is head, label 2 torso, the others are tail; the hits are labels 1 and 0 (third place), and label 2.
+    groups = evaluate_groups(PREDICTED, RELEVANT, [6, 1, 3, 2, 0], ks=(1, 3), recall_ks=(2,))
+    third = pytest.approx(100 / 3 / 2)
+    assert groups["head"] == {"labels": 1, "uses": 1, "P@1": 0, "P@3": third, "R@2": 0}
+    assert groups["torso"] == {"labels": 1, "uses": 1, "P@1": 0, "P@3": third, "R@2": 100}
+    assert groups["tail"] == {"labels": 3, "uses": 2, "P@1": 50, "P@3": third, "R@2": 50}
+    total = evaluate(PREDICTED, RELEVANT, ks=(3,), recall_ks=())["P@3"]
+    assert sum(group["P@3"] for group in groups.values()) == pytest.approx(total)
+
+
+def test_excluded_pairs_are_left_out_and_later_predictions_move_up():
+    excluded = sp.csr_matrix(np.array([[0, 1, 0, 0, 0], [1, 0, 0, 1, 0]]))
+    assert without_excluded(PREDICTED, excluded).tolist() == [[3, 0, -1], [2, -1, -1]]
+    assert without_excluded(PREDICTED, sp.csr_matrix((2, 5))).tolist() == PREDICTED.tolist()
+    assert without_entries(RELEVANT, excluded).toarray().tolist() == [[1, 0, 0, 0, 1], [0, 0, 1, 0, 0]]
+    assert RELEVANT.nnz == 4
 
 
 def test_queries_without_labels_count_in_no_metric():
@@ -70,10 +125,17 @@ def test_matches_a_direct_implementation_on_random_data():
     dense = rng.random((50, 30)) < 0.1
     dense[:, 0] |= ~dense.any(1)
     predicted = np.array([rng.permutation(30)[:8] for _ in range(50)])
-    result = evaluate(predicted, sp.csr_matrix(dense), ks=(1, 5), recall_ks=(3, 8))
+    gain = rng.random(30) + 1
+    result = evaluate(predicted, sp.csr_matrix(dense), ks=(1, 5), recall_ks=(3, 8), inverse_propensity=gain)
     hits = np.take_along_axis(dense, predicted, 1)
     assert result["P@5"] == pytest.approx(100 * hits[:, :5].mean())
     assert result["R@3"] == pytest.approx(100 * np.mean(hits[:, :3].sum(1) / dense.sum(1)))
+    best = np.sort(dense * gain)[:, :-6:-1]
+    gained = (hits * gain[predicted])[:, :5]
+    assert result["PSP@5"] == pytest.approx(100 * gained.sum() / best.sum())
+    places = 1 / np.log2(np.arange(5) + 2)
+    ideal = np.array([places[: min(5, count)].sum() for count in dense.sum(1)])
+    assert result["PSnDCG@5"] == pytest.approx(100 * (gained @ places / ideal).sum() / (best @ places / ideal).sum())
     assert result["R@8"] == pytest.approx(100 * np.mean(hits.sum(1) / dense.sum(1)))
 
 

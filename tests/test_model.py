@@ -8,8 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+import elias_idx.model
 from elias_idx import Index, Model
+from elias_idx.data import labels_by_name
 from elias_idx.errors import DataError, FormatError
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.train import TrainingSet, train_model
@@ -68,6 +71,38 @@ def test_evaluation_counts_unseen_labels_and_texts_without_labels(saved):
     assert with_unseen.metrics["R@10"] == pytest.approx(plain.metrics["R@10"] * 2 / 3)
     assert with_unseen.metrics["P@1"] == plain.metrics["P@1"]
     assert with_unseen.metrics["PSP@1"] < plain.metrics["PSP@1"]
+
+
+def test_excluded_pairs_count_neither_as_found_nor_as_missed(saved, monkeypatch):
+    monkeypatch.setattr(elias_idx.model, "_TEXTS_AT_ONCE", 100)
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    matrix, names = labels_by_name(labels)
+    # Of every other text, what is predicted first; of one, all labels.
+    best = model.predict(texts, 3).names
+    out = np.zeros(matrix.shape, bool)
+    for number in range(0, len(texts), 2):
+        out[number, names.index(best[number][0])] = True
+    out[3] = True
+    found = model.evaluate(texts, matrix, label_names=names, excluded=sp.csr_matrix(out), ks=(1,), recall_ks=(2,))
+    first = [row[number % 2 == 0] for number, row in enumerate(best)]
+    relevant = [set(row) - {best[number][0]} if number % 2 == 0 else set(row) for number, row in enumerate(labels)]
+    relevant[3] = set()
+    counted = [number for number, row in enumerate(relevant) if row]
+    assert found.num_without_labels == len(texts) - len(counted)
+    assert found.metrics["P@1"] == pytest.approx(100 * np.mean([first[n] in relevant[n] for n in counted]))
+    with pytest.raises(ValueError, match="a matrix of the same shape"):
+        model.evaluate(texts, labels, excluded=sp.csr_matrix(out))
+
+
+def test_a_matrix_of_labels_evaluates_like_their_names(saved):
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    matrix, names = labels_by_name([[*row, "never seen"] for row in labels])
+    order = np.random.default_rng(0).permutation(len(names))
+    shuffled = model.evaluate(texts, matrix[:, order], label_names=[names[number] for number in order])
+    assert shuffled == model.evaluate(texts, [[*row, "never seen"] for row in labels])
+    assert sum(group["uses"] for group in shuffled.groups.values()) == matrix.nnz
 
 
 def test_a_loaded_model_saves_again_and_predicts_the_same(saved, tmp_path):

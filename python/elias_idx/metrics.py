@@ -1,8 +1,8 @@
 """Ranking metrics of extreme classification, and their propensity-scored variants.
 
-Q queries, K predicted labels a query, L labels. Definitions: P@k, nDCG@k as in the extreme classification
-repository; PSP@k, PSnDCG@k of Jain et al., "Extreme Multi-label Loss Functions for Recommendation,
-Tagging, Ranking & Other Missing Label Applications", KDD 2016.
+Q queries, K predicted labels a query, L labels. P@k, nDCG@k, PSP@k and PSnDCG@k are what the tools of the extreme
+classification repository compute (https://github.com/kunaldahiya/pyxclib); propensities are those of Jain et al.,
+"Extreme Multi-label Loss Functions for Recommendation, Tagging, Ranking & Other Missing Label Applications", KDD 2016.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from elias_idx.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
 
+_QUERIES_AT_ONCE = 65536
+
 
 def evaluate(
     predicted: npt.ArrayLike,
@@ -29,11 +31,15 @@ def evaluate(
 ) -> dict[str, float]:
     """Averages over the queries that have relevant labels, in percent, keyed "P@1", "nDCG@3", "R@10", ...
 
+    "macro P@k", "macro R@k" and "macro F1@k" are averages over the labels that some query has: of those of a label's
+    predictions among the first k that are right (0 without predictions), of those of its queries that find it
+    among the first k, and of the harmonic mean of these two.
+
     Args:
         predicted: label ids [Q, K], best first, padded with −1; no id twice in a row.
         relevant: CSR [Q, L]; the stored non-zeros are the relevant labels. Labels that can't be predicted
             (unseen in training) have columns too: they count in the denominators.
-        ks: cut-offs of P and nDCG and, with propensities, of PSP and PSnDCG. P@k divides by k always.
+        ks: cut-offs of all but recall. P@k divides by k always.
         recall_ks: cut-offs of recall.
         inverse_propensity: 1/p_l for each of the L columns, from `inverse_propensities`.
 
@@ -50,19 +56,22 @@ def evaluate(
     if not counts.any():
         raise ValueError("no query has a relevant label: there is nothing to evaluate")
     with_labels = counts > 0
-    hits = _hits(predicted, relevant)[with_labels].astype(np.float64)
-    counts = counts[with_labels]
+    relevant, labels, counts = relevant[with_labels], predicted[with_labels], counts[with_labels]
+    is_hit = _hits(labels, relevant)
+    hits = is_hit.astype(np.float64)
 
     result = {f"P@{k}": hits[:, :k].sum(1).mean() / k for k in ks}
     result |= {f"nDCG@{k}": _ndcg(hits, counts, k) for k in ks}
     result |= {f"R@{k}": float((hits[:, :k].sum(1) / counts).mean()) for k in recall_ks}
     if inverse_propensity is not None:
         gain = np.asarray(inverse_propensity, np.float64)
-        gained = hits * gain[np.clip(predicted[with_labels], 0, None)]
-        best = _best_gains(relevant, gain, max(ks))[with_labels]
+        gained = hits * gain[np.clip(labels, 0, None)]
+        best = _best_gains(relevant, gain, max(ks))
         for k in ks:
             result[f"PSP@{k}"] = gained[:, :k].sum() / best[:, :k].sum()
-            result[f"PSnDCG@{k}"] = _discounted(gained, k).sum() / _discounted(best, k).sum()
+            result[f"PSnDCG@{k}"] = _ndcg(gained, counts, k) / _ndcg(best, counts, k)
+    for k in ks:
+        result |= _macro(labels[:, :k], is_hit[:, :k], relevant.indices, relevant.shape[1], k)
     return {name: 100 * float(value) for name, value in result.items()}
 
 
@@ -87,11 +96,129 @@ def inverse_propensities(label_counts: npt.ArrayLike, num_texts: int, a: float =
 
 def _hits(predicted: npt.NDArray[np.integer], relevant: sp.csr_matrix) -> npt.NDArray[np.bool_]:
     """Whether each predicted label is relevant: bool [Q, K]."""
-    num_queries, num_labels = relevant.shape
-    queries = np.repeat(np.arange(num_queries), np.diff(relevant.indptr))
-    wanted = queries * np.int64(num_labels) + relevant.indices
-    found = np.arange(num_queries)[:, None] * np.int64(num_labels) + predicted
-    return np.isin(found, wanted) & (predicted >= 0)
+    wanted = _pair_keys(relevant)
+    result = np.empty(predicted.shape, bool)
+    for start in range(0, len(predicted), _QUERIES_AT_ONCE):
+        part = predicted[start : start + _QUERIES_AT_ONCE]
+        queries = np.arange(start, start + len(part))[:, None]
+        result[start : start + len(part)] = _is_in(queries * np.int64(relevant.shape[1]) + part, wanted) & (part >= 0)
+    return result
+
+
+def _pair_keys(matrix: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """A number for each entry of a matrix with sorted indices, ascending."""
+    queries = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    return queries * matrix.shape[1] + matrix.indices
+
+
+def _is_in(keys: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether each key is among those that stand in order."""
+    padded = np.append(ascending, np.iinfo(np.int64).max)
+    return padded[np.searchsorted(ascending, keys)] == keys
+
+
+def _macro(
+    predicted: npt.NDArray[np.integer],
+    hits: npt.NDArray[np.bool_],
+    relevant: npt.NDArray[np.integer],
+    num_labels: int,
+    k: int,
+) -> dict[str, float]:
+    """The averages over labels, of k predictions a query [Q, k] and all relevant labels [E]."""
+    uses = np.bincount(relevant, minlength=num_labels)
+    found = np.bincount(predicted[hits], minlength=num_labels)[uses > 0]
+    tried = np.bincount(predicted[predicted >= 0], minlength=num_labels)[uses > 0]
+    uses = uses[uses > 0]
+    return {
+        f"macro P@{k}": float((found / np.maximum(tried, 1)).mean()),
+        f"macro R@{k}": float((found / uses).mean()),
+        f"macro F1@{k}": float((2 * found / (tried + uses)).mean()),
+    }
+
+
+def frequency_groups(label_counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Which labels are head (0), torso (1) and tail (2): each group has a third of all labels' uses in training.
+
+    Groups of equal volume are what quantiles of labels mean in extreme classification (Mittal et al., "ECLARE: Extreme
+    Classification with Label Graph Correlations", WWW 2021, has five). Labels without uses are in the tail.
+
+    Args:
+        label_counts: in how many training texts each label occurs, [L].
+
+    Returns:
+        int64 [L].
+    """
+    counts = np.asarray(label_counts, np.int64)
+    order = np.argsort(-counts, kind="stable")
+    more_frequent = np.concatenate([[0], counts[order].cumsum()[:-1]])
+    groups = np.empty(len(counts), np.int64)
+    groups[order] = np.minimum(3 * more_frequent // max(1, counts.sum()), 2)
+    return groups
+
+
+def evaluate_groups(
+    predicted: npt.ArrayLike,
+    relevant: sp.csr_matrix,
+    label_counts: npt.ArrayLike,
+    *,
+    ks: Sequence[int] = (1, 3, 5),
+    recall_ks: Sequence[int] = (10, 100),
+) -> dict[str, dict[str, float]]:
+    """How much head, torso and tail labels contribute, and how well they are found; see `frequency_groups`.
+
+    Args:
+        predicted: as in `evaluate`.
+        relevant: as in `evaluate`.
+        label_counts: in how many training texts each label occurs, [L].
+        ks: cut-offs of precision.
+        recall_ks: cut-offs of recall.
+
+    Returns:
+        For "head", "torso" and "tail": how many "labels" are in the group and how many "uses" of them in `relevant`;
+        "P@k", the share of P@k that comes from them (the three add up to P@k), and "R@k", which share of the uses is
+        found among the first k; both in percent.
+    """
+    relevant = sp.csr_matrix(relevant, copy=True)
+    relevant.eliminate_zeros()
+    relevant.sort_indices()
+    labels = np.asarray(predicted)
+    groups = frequency_groups(label_counts)
+    hits = _hits(labels, relevant)
+    num_queries = max(1, int((np.diff(relevant.indptr) > 0).sum()))
+    result: dict[str, dict[str, float]] = {}
+    for group, name in enumerate(("head", "torso", "tail")):
+        own = hits & (groups[np.clip(labels, 0, None)] == group)
+        uses = int((groups[relevant.indices] == group).sum())
+        result[name] = {"labels": int((groups == group).sum()), "uses": uses}
+        result[name] |= {f"P@{k}": 100 * float(own[:, :k].sum() / num_queries / k) for k in ks}
+        result[name] |= {f"R@{k}": 100 * float(own[:, :k].sum() / max(1, uses)) for k in recall_ks}
+    return result
+
+
+def without_excluded(predicted: npt.NDArray[np.int64], excluded: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """Predictions without the pairs of a query and a label that don't count; later ones move up.
+
+    Args:
+        predicted: label ids [Q, K], best first, padded with −1.
+        excluded: CSR [Q, L] with sorted indices; its entries are the pairs.
+
+    Returns:
+        int64 [Q, K], padded with −1.
+    """
+    out = _hits(predicted, excluded)
+    order = np.argsort(out, axis=1, kind="stable")
+    kept = np.take_along_axis(predicted, order, 1)
+    return np.where(np.take_along_axis(out, order, 1), -1, kept)
+
+
+def without_entries(matrix: sp.csr_matrix, excluded: sp.csr_matrix) -> sp.csr_matrix:
+    """A copy of a CSR matrix without the entries that `excluded`, of the same shape, has too."""
+    matrix, excluded = matrix.copy(), excluded.copy()
+    matrix.sort_indices()
+    excluded.sort_indices()
+    matrix.data[_is_in(_pair_keys(matrix), _pair_keys(excluded))] = 0
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def _discounted(gains: Array, k: int) -> Array:
@@ -100,9 +227,10 @@ def _discounted(gains: Array, k: int) -> Array:
     return gains @ (1 / np.log2(np.arange(gains.shape[1]) + 2))
 
 
-def _ndcg(hits: Array, counts: npt.NDArray[np.integer], k: int) -> float:
+def _ndcg(gains: Array, counts: npt.NDArray[np.integer], k: int) -> float:
+    """The mean of the queries' discounted gains, each relative to that of hits at all places that it has labels for."""
     ideal = np.cumsum(1 / np.log2(np.arange(k) + 2))
-    return float((_discounted(hits, k) / ideal[np.minimum(counts, k) - 1]).mean())
+    return float((_discounted(gains, k) / ideal[np.minimum(counts, k) - 1]).mean())
 
 
 def _best_gains(relevant: sp.csr_matrix, gain: Array, k: int) -> Array:

@@ -33,10 +33,12 @@ from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
-from elias_idx.metrics import evaluate, inverse_propensities
+from elias_idx.metrics import evaluate, evaluate_groups, inverse_propensities, without_entries, without_excluded
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
+
+_TEXTS_AT_ONCE = 16384
 
 
 class Prediction(NamedTuple):
@@ -59,12 +61,14 @@ class Evaluation(NamedTuple):
         num_texts: how many texts were evaluated.
         num_without_labels: how many of them have no label, and count in no metric.
         unseen_labels: labels of the test set that no training text had, which can't be predicted.
+        groups: the same for "head", "torso" and "tail" labels; see `elias_idx.metrics.evaluate_groups`.
     """
 
     metrics: dict[str, float]
     num_texts: int
     num_without_labels: int
     unseen_labels: list[str]
+    groups: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Model:
         labels: Sequence[Sequence[str]] | sp.csr_matrix,
         *,
         label_names: Sequence[str] | None = None,
+        excluded: sp.csr_matrix | None = None,
         ks: Sequence[int] = (1, 3, 5),
         recall_ks: Sequence[int] = (10, 100),
         propensity: tuple[float, float] = (0.55, 1.5),
@@ -157,6 +162,8 @@ class Model:
             labels: the names of each text's true labels; or, with `label_names`, a CSR matrix [N, L'] whose entries are
                 the true labels. Those unseen in training count in the denominators.
             label_names: of the matrix' columns.
+            excluded: pairs of a text and a label that count neither as found nor as missed, the entries of a CSR matrix
+                of the same shape, such as XMC data sets have in `filter_labels_*.txt`.
             ks: cut-offs of precision and nDCG.
             recall_ks: cut-offs of recall.
             propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
@@ -173,16 +180,36 @@ class Model:
             raise ValueError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
         if not (cutoffs := (*ks, *recall_ks)):
             raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
+        if excluded is not None:
+            if label_names is None or excluded.shape != matrix.shape:
+                raise ValueError("excluded must be a matrix of the same shape as labels, which must be one too")
+            matrix = without_entries(matrix, excluded)
+            excluded, _ = self._vocabulary.renumber(excluded, names)
         relevant, unseen = self._vocabulary.renumber(matrix, names)
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         gains = inverse_propensities(counts, self.num_training_texts, *propensity)
-        k = min(max(cutoffs), self.index.num_labels)
-        found = self.index.search(
-            self.encode(texts), k, beam_size=beam_size, shortlist_size=shortlist_size, num_threads=num_threads
-        )
-        metrics = evaluate(found.labels, relevant, ks=ks, recall_ks=recall_ks, inverse_propensity=gains)
+        search = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_threads": num_threads}
+        found = self._search_counted(texts, max(cutoffs), excluded, search)
+        metrics = evaluate(found, relevant, ks=ks, recall_ks=recall_ks, inverse_propensity=gains)
+        groups = evaluate_groups(found, relevant, counts, ks=ks, recall_ks=recall_ks)
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
-        return Evaluation(metrics, matrix.shape[0], without_labels, unseen)
+        return Evaluation(metrics, matrix.shape[0], without_labels, unseen, groups)
+
+    def _search_counted(
+        self, texts: Inputs, k: int, excluded: sp.csr_matrix | None, search: Mapping[str, Any]
+    ) -> npt.NDArray[np.int64]:
+        """The k best labels of each text that aren't excluded, [N, k]; some thousand texts are encoded at a time."""
+        parts = [np.empty((0, k), np.int64)]
+        for start in range(0, num_rows(texts), _TEXTS_AT_ONCE):
+            embeddings = self.encode(texts[start : start + _TEXTS_AT_ONCE])
+            out = None if excluded is None else excluded[start : start + len(embeddings)]
+            # Every excluded label may stand among the best.
+            more = 0 if out is None else int(np.diff(out.indptr).max())
+            labels = self.index.search(embeddings, min(k + more, self.index.num_labels), **search).labels
+            counted = labels if out is None else without_excluded(labels, out)
+            padding = ((0, 0), (0, max(0, k - counted.shape[1])))
+            parts.append(np.pad(counted[:, :k], padding, constant_values=-1))
+        return np.concatenate(parts)
 
     @cached_property
     def _vocabulary(self) -> LabelVocabulary:

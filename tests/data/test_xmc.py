@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elias_idx.data import read_inputs, read_training_set, xmc
+from elias_idx.data import read_excluded, read_inputs, read_training_set, xmc
 from elias_idx.errors import DataError
 
 ROWS = st.lists(
@@ -169,3 +169,25 @@ def test_only_labels_are_read_beside_embeddings(tmp_path):
     assert np.array_equal(data.inputs, np.eye(2, 4))
     assert isinstance(data.labels, sp.csr_matrix)
     assert data.labels.indices.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("0 1\n1 x\n", "expected two whole numbers a line"),
+        ("0 1 2\n", "expected two whole numbers a line, a row and a label; there are 3"),
+        ("0 1\n2 0\n", r"filter\.txt:2: there is no row 2 with a label 0 in a set of 2 rows and 3 labels"),
+        ("0 3\n", "no row 0 with a label 3"),
+        ("0 -1\n", "no row 0 with a label -1"),
+    ],
+)
+def test_a_file_of_excluded_pairs_that_does_not_fit(raw_text, content, message):
+    (raw_text / "filter.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_excluded(raw_text / "filter.txt", raw_text, read_training_set(raw_text))
+
+
+def test_excluded_pairs_are_read_with_repeats(raw_text):
+    (raw_text / "filter.txt").write_text("1 2\n0 0\n1 2\n")
+    excluded = read_excluded(raw_text / "filter.txt", raw_text, read_training_set(raw_text))
+    assert (excluded.toarray() > 0).tolist() == [[True, False, False], [False, False, True]]

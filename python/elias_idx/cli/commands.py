@@ -18,7 +18,7 @@ from tqdm import tqdm
 import elias_idx
 from elias_idx import LabelFilter
 from elias_idx.config import Config
-from elias_idx.data import Inputs, TrainingSet, num_rows, read_inputs, read_training_set, write_rows
+from elias_idx.data import Inputs, TrainingSet, num_rows, read_excluded, read_inputs, read_training_set, write_rows
 from elias_idx.errors import DataError, EliasIdxError
 from elias_idx.index import Dtype, Index
 from elias_idx.model import Evaluation, Model
@@ -31,6 +31,14 @@ _GO_ON = "The last checkpoint is kept: the same command with --resume goes on fr
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DATA = click.Path(path_type=Path, exists=True)
+
+
+def _cutoffs(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    """Reads whole numbers with a comma between each two."""
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} must be positive whole numbers with a comma between each two, as in 1,3,5")
+    return tuple(map(int, parts))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -216,11 +224,17 @@ def _check_output(out: Path, overwrite: bool) -> None:
     epilog="""\b
 Examples:
   elias-idx evaluate model test.jsonl
-  elias-idx evaluate model test.jsonl --json > metrics.json"""
+  elias-idx evaluate model test.jsonl --k 1,3,5,10 --json > metrics.json
+  elias-idx evaluate model LF-AmazonTitles-131K --filter LF-AmazonTitles-131K/filter_labels_test.txt"""
 )
 @click.argument("model", type=_FOLDER)
 @click.argument("test_data", metavar="DATA", type=_DATA)
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option("--filter", "filter_file", type=_FILE, help="pairs of a row and a label that don't count, of an XMC set")
+@click.option("--k", "ks", callback=_cutoffs, default="1,3,5", show_default=True, help="cut-offs of all but recall")
+@click.option(
+    "--recall-k", "recall_ks", callback=_cutoffs, default="10,100", show_default=True, help="recall's cut-offs"
+)
 @click.option("--propensity", type=float, nargs=2, default=(0.55, 1.5), show_default=True, help="a and b of PSP@k")
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
 @click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
@@ -231,11 +245,14 @@ def evaluate(
     model: Path,
     test_data: Path,
     embeddings: Path | None,
-    propensity: tuple[float, float],
+    filter_file: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Prints P@k, nDCG@k, recall@k and the propensity-scored PSP@k and PSnDCG@k, in percent.
+    """Prints P@k, nDCG@k, recall@k, the propensity-scored PSP@k and PSnDCG@k, and macro averages, in percent.
+
+    Below stands how much of P@k comes from frequent (head), middling (torso) and rare labels (tail), each with a third
+    of all labels' uses in training, and what share of their uses is among the first k (recall).
 
     DATA has labelled rows in any format that `train` takes.
     """
@@ -243,14 +260,26 @@ def evaluate(
     loaded = Model.load(model)
     if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
-    result = _evaluate(loaded, data, propensity=propensity, **options)
+    excluded = read_excluded(filter_file, test_data, data) if filter_file else None
+    result = _evaluate(loaded, data, excluded=excluded, **options)
     if as_json:
         click.echo(json.dumps(_as_json(result), ensure_ascii=False))
         return
     for name, value in result.metrics.items():
-        click.echo(f"{name:<10} {value:6.2f}")
+        click.echo(f"{name:<12} {value:6.2f}")
+    _echo_groups(result.groups)
     click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and left out")
     click.echo(f"labels never seen in training, which can't be predicted: {len(result.unseen_labels)}")
+
+
+def _echo_groups(groups: dict[str, dict[str, float]]) -> None:
+    """Prints a line for each group of labels."""
+    columns = list(groups["head"])
+    click.echo("\n" + f"{'':<6}" + "".join(f"{column:>10}" for column in columns))
+    for name, values in groups.items():
+        shown = (f"{values[column]:10.2f}" if "@" in column else f"{values[column]:10,}" for column in columns)
+        click.echo(f"{name:<6}" + "".join(shown))
+    click.echo()
 
 
 def _as_json(result: Evaluation) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from elias_idx.data.contents import Inputs, is_sparse, num_rows
 from elias_idx.data.jsonl import Row, read_rows, write_rows
 from elias_idx.data.labels import LabelVocabulary
-from elias_idx.data.reading import read_inputs, read_training_set
+from elias_idx.data.reading import read_excluded, read_inputs, read_training_set
 from elias_idx.data.training_set import TrainingSet, labels_by_name
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "is_sparse",
     "labels_by_name",
     "num_rows",
+    "read_excluded",
     "read_inputs",
     "read_rows",
     "read_training_set",

@@ -18,12 +18,13 @@ from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.data.contents import Contents, Inputs
 from elias_idx.data.jsonl import read_jsonl
 from elias_idx.data.parquet import parquet_files, read_parquet
 from elias_idx.data.training_set import TrainingSet
-from elias_idx.data.xmc import is_raw_text, raw_text_file, read_bag_of_words, read_raw_text
+from elias_idx.data.xmc import is_raw_text, raw_text_file, read_bag_of_words, read_pairs, read_raw_text
 from elias_idx.errors import DataError
 
 Split = Literal["trn", "tst"]
@@ -71,6 +72,34 @@ def read_inputs(path: str | PathLike[str], split: Split = "tst") -> Inputs:
     return inputs
 
 
+def read_excluded(path: str | PathLike[str], data_path: str | PathLike[str], data: TrainingSet) -> sp.csr_matrix:
+    """Reads which pairs of a row and a label don't count in an evaluation, from an XMC set's `filter_labels_*.txt`.
+
+    Args:
+        path: the file.
+        data_path: where the data comes from.
+        data: what `read_training_set` read there.
+
+    Returns:
+        CSR [N, L], whose entries are the pairs.
+
+    Raises:
+        DataError: the data is of another format, whose labels have no numbers; or the file doesn't fit it.
+        OSError: the file can't be read.
+    """
+    source = Path(data_path)
+    raw_text = is_raw_text(source) or (source.is_dir() and not parquet_files(source))
+    if not (raw_text or _is_bag_of_words(source)):
+        raise DataError(
+            f"{path} has labels by number, but those of {source} have only names: they must be an XMC set's"
+        )
+    return read_pairs(Path(path), data.labels.shape)
+
+
+def _is_bag_of_words(path: Path) -> bool:
+    return path.name.removesuffix(".gz").removesuffix(".xz").endswith(".txt")
+
+
 def _read(path: Path, fields: Container[str], split: Split) -> Contents:
     if path.is_dir():
         if (file := raw_text_file(path, split)) is not None:
@@ -80,10 +109,9 @@ def _read(path: Path, fields: Container[str], split: Split) -> Contents:
         raise DataError(f"{path} is a folder without {split}.json.gz or *.parquet: name the file to read")
     if is_raw_text(path):
         return read_raw_text(path, fields)
-    name = path.name.removesuffix(".gz").removesuffix(".xz")
-    if name.endswith(".parquet"):
+    if path.suffix == ".parquet":
         return read_parquet([path], fields)
-    return read_bag_of_words(path, fields) if name.endswith(".txt") else read_jsonl(path, fields)
+    return read_bag_of_words(path, fields) if _is_bag_of_words(path) else read_jsonl(path, fields)
 
 
 def load_embeddings(path: Path) -> npt.NDArray[np.floating]:

@@ -97,6 +97,37 @@ def _targets(row: dict[str, Any], num_labels: int, where: str) -> tuple[Sequence
     return labels, relevances
 
 
+def read_pairs(path: Path, shape: tuple[int, int]) -> sp.csr_matrix:
+    """The pairs "row label" of a `filter_labels_*.txt`, which don't count in an evaluation, as a CSR matrix of ones.
+
+    Args:
+        path: the file.
+        shape: N and L of the data set.
+
+    Raises:
+        DataError: the file has something else than such pairs.
+        OSError: it can't be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            # There may be none.
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+            pairs = np.loadtxt(path, np.int64, ndmin=2, comments=None)
+    except ValueError as error:
+        raise DataError(f"{path}: expected two whole numbers a line, a row and a label: {error}") from error
+    if not pairs.size:
+        return sp.csr_matrix(shape, dtype=np.float32)
+    if pairs.shape[1] != 2:
+        raise DataError(f"{path}: expected two whole numbers a line, a row and a label; there are {pairs.shape[1]}")
+    if len(bad := np.flatnonzero((pairs < 0).any(1) | (pairs >= shape).any(1))):
+        row, label = pairs[bad[0]]
+        raise DataError(
+            f"{path}:{bad[0] + 1}: there is no row {row} with a label {label} in a set of {shape[0]} rows and "
+            f"{shape[1]} labels: is this another data set's file, or of its other half?"
+        )
+    return sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs[:, 0], pairs[:, 1])), shape=shape)
+
+
 class _Header(NamedTuple):
     num_rows: int
     num_features: int
