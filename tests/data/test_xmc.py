@@ -128,6 +128,13 @@ def test_raw_text_is_title_and_content_and_labels_are_called_by_uid(raw_text):
     assert read_inputs(raw_text / "tst.json.gz") == ["green"]
 
 
+def test_labels_without_names_are_called_by_number(raw_text):
+    (raw_text / "lbl.json.gz").unlink()
+    data = read_training_set(raw_text)
+    assert data.label_names == ["0", "1", "2"]
+    assert data.labels.toarray().tolist() == [[1, 0, 0.5], [0, 0, 0]]
+
+
 def test_titles_of_labels_may_be_in_any_encoding(raw_text):
     with gzip.open(raw_text / "lbl.json.gz", "wb") as file:
         file.write('{"uid": "B01", "title": "caf\u00e9"}\n{"uid": "B02"}\n{"uid": "B03"}\n'.encode("latin-1"))

@@ -1,10 +1,10 @@
 """Data sets in files of any format that elias_idx reads; which one it is, the path says.
 
-    *.txt                          bag of words of the extreme classification repository
-    trn.json.gz beside lbl.json.gz its raw text; a folder of these stands for the training or test rows
-    *.parquet                      Parquet; a folder of these for all of them
-    *.npy                          embeddings, where inputs alone are wanted
-    anything else                  JSON lines
+    *.txt                     bag of words of the extreme classification repository
+    trn.json.gz, tst.json.gz  its raw text; a folder of these stands for the training or test rows
+    *.parquet                 Parquet; a folder of these for all of them
+    *.npy                     embeddings, where inputs alone are wanted
+    anything else             JSON lines
 
 Text files may be packed (`.gz`, `.xz`).
 """

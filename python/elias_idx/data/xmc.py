@@ -2,8 +2,9 @@
 
 Bag of words: a text file whose first line is "N F L" (rows, features, labels), each other one a row's labels and
 features, "3,17 0:0.25 8:1.5". Raw text: `trn.json.gz` and `tst.json.gz`, JSON lines of title, content, target_ind
-(label numbers) and perhaps target_rel (relevances), beside `lbl.json.gz`, whose lines name the labels by their "uid".
-Both come with files `filter_labels_*.txt` of pairs "row label" that don't count in an evaluation.
+(label numbers) and perhaps target_rel (relevances). Beside them, sets whose names begin with LF have `lbl.json.gz`, whose
+lines name the labels by their "uid", and both kinds `filter_labels_*.txt`, pairs "row label" that don't count in an
+evaluation.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from elias_idx.data.lines import check_text, numbered_lines, parse_object
 from elias_idx.errors import DataError
 
 _LINES_AT_ONCE = 4096
+_MOST_LABELS = 2**31 - 1
 _LABEL_FILES = ("lbl.json.gz", "lbl.json")
 # Of training and of test rows.
 _RAW_TEXT_FILES = {split: (f"{split}.json.gz", f"{split}.json") for split in ("trn", "tst")}
 
 
 def is_raw_text(path: Path) -> bool:
-    """Whether the file is one of a raw-text data set: it is called so, and the labels stand beside it."""
-    named_so = any(path.name in names for names in _RAW_TEXT_FILES.values())
-    return named_so and _existing(path.parent, _LABEL_FILES) is not None
+    """Whether the file is one of a raw-text data set, by its name."""
+    return any(path.name in names for names in _RAW_TEXT_FILES.values())
 
 
 def raw_text_file(folder: Path, split: str) -> Path | None:
@@ -46,28 +47,29 @@ def _existing(folder: Path, names: Iterable[str]) -> Path | None:
 
 
 def read_raw_text(path: Path, fields: Container[str]) -> Contents:
-    """A file of a raw-text data set: texts are title and content, labels are called by their uids.
+    """A file of a raw-text data set: texts are title and content, labels are called by uid, or by number without any.
 
     Raises:
         DataError: a line is no such object; the message says which line and what is wrong with it.
         OSError: a file can't be read.
     """
-    names = _label_uids(path.parent) if "labels" in fields else []
+    label_file = _existing(path.parent, _LABEL_FILES)
+    names = None if label_file is None else _label_uids(label_file)
     texts: list[str] = []
-    labels = CsrBuilder()
+    labels, num_labels = CsrBuilder(), 0
     for where, line in numbered_lines(path):
         row = parse_object(where, line)
         if "text" in fields:
             texts.append(_text(row, where))
         if "labels" in fields:
-            labels.add_row(*_targets(row, len(names), where))
+            targets, relevances = _targets(row, _MOST_LABELS if names is None else len(names), where)
+            labels.add_row(targets, relevances)
+            num_labels = max(num_labels, 1 + max(targets, default=-1))
+    names = list(map(str, range(num_labels))) if names is None else names
     return Contents.of(fields, texts, _as_relevances(labels, len(names)), names)
 
 
-def _label_uids(folder: Path) -> list[str]:
-    path = _existing(folder, _LABEL_FILES)
-    if path is None:
-        raise DataError(f"{folder} has no {_LABEL_FILES[0]}, which the labels' names come from")
+def _label_uids(path: Path) -> list[str]:
     uids: dict[str, None] = {}
     for where, line in numbered_lines(path):
         # Some titles in these files are not UTF-8; uids are plain.
@@ -88,7 +90,10 @@ def _text(row: dict[str, Any], where: str) -> str:
 def _targets(row: dict[str, Any], num_labels: int, where: str) -> tuple[Sequence[int], Sequence[float] | None]:
     labels, relevances = row.get("target_ind"), row.get("target_rel")
     if not isinstance(labels, list):
-        raise DataError(f"{where}: 'target_ind' must be a list of label numbers, got {labels!r}")
+        raise DataError(
+            f"{where}: 'target_ind' must be a list of label numbers, got {labels!r}; "
+            "a file of 'text' and 'labels' needs another name than trn.json or tst.json"
+        )
     for label in labels:
         if type(label) is not int or not 0 <= label < num_labels:
             raise DataError(f"{where}: label {label!r} is none of the numbers 0 to {num_labels - 1}")
