@@ -26,7 +26,7 @@ from elias_idx.model import Evaluation, Model
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _ROWS_AT_ONCE = 4096
-_GO_ON = "The last checkpoint is kept: the same command with --resume goes on from it."
+_GO_ON = "The same command with --resume goes on from the last checkpoint."
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -118,7 +118,6 @@ def train(
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
     from elias_idx.train import EpochResult, IfExists, train_model
-    from elias_idx.train.checkpoint import Checkpoints
     from elias_idx.train.run_folder import run_path
     from elias_idx.train.selection import shown_metrics
 
@@ -148,8 +147,7 @@ def train(
     try:
         model = train_model(data, out, config, dev=dev_data, if_exists=if_exists, log_dir=tensorboard, on_epoch=report)
     except KeyboardInterrupt:
-        kept = Checkpoints(run_path(out)).state() is not None
-        click.echo(f"\nStopped. {_GO_ON if kept else 'There is no checkpoint: start with --overwrite.'}", err=True)
+        click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
         sys.exit(130)
     click.echo(f"{out}: {model.index!r}", err=True)
 

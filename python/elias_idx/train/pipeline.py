@@ -93,6 +93,8 @@ def _train(
 ) -> Model:
     labels = data.labels
     encoder = build_encoder(config, data.inputs).to(config.device)
+    if not run.goes_on:
+        run.start()
     trainee, state = _start_or_resume(encoder, labels, config, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     log.start(stages.step_number(state))
@@ -113,13 +115,12 @@ def _start_or_resume(
     A checkpoint holds all weights and the adjacency. The encoder's features are made from the data each time, which
     gives the same ones.
     """
-    if run.goes_on and (state := run.checkpoints.state()):
+    if state := run.checkpoints.state():
         return run.checkpoints.load_trainee(state.position, encoder, labels, config), state
-    clusters = run.load_clusters() if run.goes_on else None
+    clusters = run.load_clusters()
     if clusters is None:
         assert config.num_clusters is not None
         clusters = cluster_labels(labels, encoder.clustering_features, config.num_clusters, config.seed)
-        run.start()
         run.save_clusters(clusters)
     return start_stage1(encoder, labels, clusters, config), RunState(Position(stage=1))
 

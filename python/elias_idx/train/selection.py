@@ -57,18 +57,15 @@ class Selection:
             return {}
         name, k = self.metric.split("@")
         ks, recall_ks = ({*_KS, int(k)}, _RECALL_KS) if name != "R" else (_KS, {*_RECALL_KS, int(k)})
-        return (
-            model()
-            .evaluate(
-                self.dev.inputs,
-                self.dev.labels,
-                label_names=self.dev.label_names,
-                ks=sorted(ks),
-                recall_ks=sorted(recall_ks),
-                num_threads=self.num_threads,
-            )
-            .metrics
+        evaluation = model().evaluate(
+            self.dev.inputs,
+            self.dev.labels,
+            label_names=self.dev.label_names,
+            ks=sorted(ks),
+            recall_ks=sorted(recall_ks),
+            num_threads=self.num_threads,
         )
+        return evaluation.metrics
 
     def best(self, epochs: Sequence[Progress]) -> Progress:
         """The best of one or more epochs of a stage; of equally good ones the first."""

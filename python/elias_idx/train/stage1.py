@@ -12,12 +12,17 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from elias_idx.config import Config
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import Adjacency, EliasNetwork
 from elias_idx.train.ragged import Ragged
+
+# Bytes of label centroids that are made at a time, and rows of them that are worked on at a time.
+LARGEST_BLOCK = 2**31
+_ROWS_AT_ONCE = 16_384
 
 
 def start_stage1(
@@ -38,25 +43,39 @@ def start_stage1(
     adjacency = Adjacency(clusters, labels.shape[1])
     network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
-    with torch.no_grad():
-        network.label_classifiers.weight.copy_(torch.from_numpy(_label_centroids(trainee, labels)))
+    _set_label_centroids(trainee, labels)
     return trainee
 
 
-def _label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> npt.NDArray[np.float32]:
-    """The mean direction of each label's texts under the untrained encoder, less that of all texts; [L, D].
+@torch.no_grad()
+def _set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
+    """Starts each label classifier as the mean direction of its texts under the untrained encoder, less all texts'.
 
     A random encoder of n-grams keeps similar texts near each other, which makes this a far better start than noise.
+    Of millions of labels only some are done at a time, for which all texts are embedded again: the sums of all would
+    take more memory than the classifiers.
     """
+    weight = trainee.network.label_classifiers.weight
+    for block in torch.arange(labels.shape[1]).split(max(1, LARGEST_BLOCK // (4 * weight.shape[1]))):
+        start, stop = int(block[0]), int(block[-1]) + 1
+        weight[start:stop].copy_(_label_centroids(trainee, labels[:, start:stop]))
+
+
+def _label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> Tensor:
+    """The normalised sum of the directions of each label's texts, less as many mean directions; [L, D] on the CPU."""
     sums = np.zeros((labels.shape[1], trainee.encoder.dim), np.float32)
     total = np.zeros(trainee.encoder.dim, np.float64)
     position = 0
     for embeddings in trainee.embed_all():
         directions = F.normalize(embeddings, dim=1).cpu().numpy()
-        sums += labels[position : position + len(directions)].T @ directions
+        transposed = sp.csr_matrix(labels[position : position + len(directions)].T)
+        touched = np.flatnonzero(np.diff(transposed.indptr))
+        sums[touched] += transposed[touched] @ directions
         total += directions.sum(0, dtype=np.float64)
         position += len(directions)
-    counts = np.asarray(labels.sum(0)).reshape(-1, 1)
-    centred = sums - counts * (total / position).astype(np.float32)
-    centroids: npt.NDArray[np.float32] = F.normalize(torch.from_numpy(centred), dim=1).numpy()
-    return centroids
+    mean = (total / position).astype(np.float32)
+    counts = np.asarray(labels.sum(0)).ravel()
+    for rows in np.array_split(np.arange(len(sums)), -(-len(sums) // _ROWS_AT_ONCE)):
+        sums[rows] -= counts[rows, None] * mean
+    centroids = torch.from_numpy(sums)
+    return F.normalize(centroids, dim=1, out=centroids)
