@@ -36,7 +36,9 @@ def start_stage1(
     """
     device = torch.device(config.device)
     adjacency = Adjacency(clusters, labels.shape[1])
-    network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias).to(device)
+    network = EliasNetwork(
+        encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
+    ).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
     with torch.no_grad():
         network.label_classifiers.weight.copy_(torch.from_numpy(_label_centroids(trainee, labels)))
