@@ -86,4 +86,4 @@ def test_stage_2_learns_this_pattern(trained):
     indptr, indices, _ = adjacency.to_csr()
     assert np.array_equal(indptr, pattern.indptr)
     assert np.array_equal(indices, pattern.labels)
-    assert adjacency.logits.requires_grad
+    assert adjacency.logits.weight.requires_grad

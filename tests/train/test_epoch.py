@@ -62,7 +62,7 @@ def test_the_losses_of_parts_add_up_and_so_do_their_gradients():
     for whole, parts in ((one.network.label_classifiers, other.network.label_classifiers),
                          (one.encoder.embeddings, other.encoder.embeddings)):  # fmt: skip
         for table in (whole, parts):
-            table.learning_rate = 0.1
+            table.begin_step(0.1)
             table.step()
         torch.testing.assert_close(parts.momentum, whole.momentum, rtol=1e-4, atol=1e-7)
 

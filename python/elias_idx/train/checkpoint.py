@@ -159,10 +159,12 @@ class Checkpoints:
         present, adjacency_labels = stored["adjacency.present"], stored["adjacency.labels"]
         counts = present.sum(1).tolist()
         rows = [row.numpy() for row in adjacency_labels[present].split(counts)]
-        logits = stored.get("adjacency.logits")
+        logits = stored.get("adjacency.logits.weight")
         logit_rows = None if logits is None else [row.numpy() for row in logits[present].split(counts)]
         adjacency = Adjacency(rows, labels.shape[1], logit_rows, self._beta(position))
-        network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias)
+        network = EliasNetwork(
+            encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
+        )
         device = torch.device(config.device)
         trainee = Trainee(encoder, network.to(device), Ragged.from_scipy(labels, device), config)
         self.restore(position, trainee)

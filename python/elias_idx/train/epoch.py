@@ -11,9 +11,10 @@ from torch import Tensor
 
 from elias_idx.config import Config
 from elias_idx.errors import TrainingError
+from elias_idx.train import fused, losses
 from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.encoders import TrainableEncoder
-from elias_idx.train.losses import path_loss, shortlist_loss
+from elias_idx.train.losses import LossSettings
 from elias_idx.train.network import EliasNetwork
 from elias_idx.train.optimizer import Optimizers
 from elias_idx.train.ragged import Ragged
@@ -57,19 +58,20 @@ class Trainee:
     def loss(self, batch: Batch) -> Tensor:
         """The loss of the batch's texts: Σ BCE(p, relevance) over the shortlist + λ Σ −log s over their labels.
 
-        Divided by the number of texts of the whole step, so that its parts' losses add up to the step's.
+        Divided by the number of texts of the whole step, so that its parts' losses add up to the step's. To be
+        called after `Optimizers.begin_step`; with gradients enabled, rows of tables may be updated already.
         """
         network, config = self.network, self.config
         positives = self.labels.take(batch.rows)
         embeddings = self._dropped_out(self.encoder(batch.rows), batch)
         cluster_scores = network.cluster_scores(embeddings)
-        weights = network.adjacency.weights()
         beam = self._expanded_beam(cluster_scores, positives, batch)
-        shortlist = network.shortlist(cluster_scores, beam, weights, config.train_shortlist_size)
-        logits = network.label_logits(embeddings, shortlist.pattern, _SKIPPED_GRADIENT / len(batch.step_rows))
-        own_paths = network.best_paths(cluster_scores, beam, weights, positives)
-        total = shortlist_loss(shortlist.path_scores, logits, positives.values_at(shortlist.pattern))
-        return (total + config.path_loss_weight * path_loss(own_paths)) / len(batch.step_rows)
+        divisor = len(batch.step_rows)
+        settings = LossSettings(
+            config.train_shortlist_size, config.path_loss_weight, divisor, _SKIPPED_GRADIENT / divisor
+        )
+        label_loss = fused.label_loss if embeddings.device.type == "cpu" else losses.label_loss
+        return label_loss(network, embeddings, cluster_scores, beam, positives, settings)
 
     def _dropped_out(self, embeddings: Tensor, batch: Batch) -> Tensor:
         share = self.config.dropout

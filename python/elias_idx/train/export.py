@@ -23,7 +23,7 @@ def export_index(network: EliasNetwork, label_names: Sequence[str], beam_size: i
         network.clusters.weight.detach().cpu().numpy(),
         network.clusters.bias.detach().cpu().numpy(),
         network.adjacency.to_csr(),
-        network.label_classifiers.weight.detach().cpu().numpy(),
+        network.label_classifiers.weight.detach().float().cpu().numpy(),
         label_bias.detach().cpu().numpy(),
         alpha=network.alpha,
         beam_size=beam_size,

@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elias_idx.train.network import EliasNetwork
+from elias_idx.train.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Numbers that the loss of a batch depends on.
+
+    Attributes:
+        shortlist_size: S.
+        path_loss_weight: λ.
+        divisor: what the sums are divided by, the number of texts in the whole step.
+        skip_below: pairs whose derivative by the logit is smaller in magnitude add nothing to the gradients.
+    """
+
+    shortlist_size: int
+    path_loss_weight: float
+    divisor: float
+    skip_below: float
+
+
 _SMALLEST_SCORE = 1e-30
 _LARGEST_BELOW_1 = 1 - 2**-24
+
+
+def label_loss(
+    network: EliasNetwork,
+    embeddings: Tensor,
+    cluster_scores: Tensor,
+    beam: Tensor,
+    positives: Ragged,
+    settings: LossSettings,
+) -> Tensor:
+    """Σ BCE(p, relevance) over the shortlists + λ Σ −log s over the queries' labels, in torch on any device.
+
+    `fused.label_loss` is the same for CPUs.
+
+    Args:
+        network: all behind the encoder.
+        embeddings: [Q, D].
+        cluster_scores: s_c, [Q, C].
+        beam: cluster ids, [Q, B], padded with −1.
+        positives: the queries' labels and their relevance, [Q, L].
+        settings: numbers.
+    """
+    weights = network.adjacency.weights(beam)
+    shortlist = network.shortlist(cluster_scores, beam, weights, settings.shortlist_size)
+    logits = network.label_logits(embeddings, shortlist.pattern, settings.skip_below)
+    own_paths = network.best_paths(cluster_scores, beam, weights, positives)
+    total = shortlist_loss(shortlist.path_scores, logits, positives.values_at(shortlist.pattern))
+    return (total + settings.path_loss_weight * path_loss(own_paths)) / settings.divisor
 
 
 def shortlist_loss(path_scores: Tensor, logits: Tensor, relevance: Tensor) -> Tensor:

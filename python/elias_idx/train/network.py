@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
-from elias_idx.train.sparse_ops import sampled_dots
+from elias_idx.train.sparse_ops import sampled_dots, some_rows_learn
 
 _LARGEST_ID = 2**32 - 1
 _EXCLUDED_LOGIT = -1e30
@@ -36,6 +36,7 @@ class Adjacency(nn.Module):
 
     labels: Tensor
     present: Tensor
+    lengths: Tensor
     best_cluster: Tensor
     label_indptr: Tensor
     label_slots: Tensor
@@ -62,7 +63,8 @@ class Adjacency(nn.Module):
         self.register_buffer("present", torch.from_numpy(present))
         # What follows from the entries is not part of a checkpoint.
         self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64), persistent=False)
-        self.logits = None if logits is None else nn.Parameter(torch.from_numpy(start))
+        self.logits = None if logits is None else RowTable(torch.from_numpy(start), elementwise=True)
+        self.register_buffer("lengths", self.present.sum(1), persistent=False)
         entries = self.labels[self.present]
         self.disjoint = len(entries.unique()) == len(entries)
         # The transpose: for each label the slots (cluster · κ + position) of its entries.
@@ -82,12 +84,17 @@ class Adjacency(nn.Module):
         """κ, the padded length of the rows."""
         return self.labels.shape[1]
 
-    def weights(self) -> Tensor:
-        """a_{c,l} of every entry, [C, κ]; 0 where a row is padded."""
+    def weights(self, beam: Tensor | None = None) -> Tensor:
+        """a_{c,l} of every entry, [C, κ]; 0 where a row is padded.
+
+        Args:
+            beam: cluster ids, padded with −1: those whose logits get a gradient; None if none do.
+        """
         if self.logits is None:
             return self.present.float()
+        logits = self.logits.weight.detach() if beam is None else some_rows_learn(self.logits, beam[beam >= 0].unique())
         # A finite filling, since the gradient of a row of nothing but −inf would be NaN.
-        softmax = self.logits.masked_fill(~self.present, _EXCLUDED_LOGIT).softmax(1)
+        softmax = logits.masked_fill(~self.present, _EXCLUDED_LOGIT).softmax(1)
         return (self.beta * softmax).clamp(max=1.0) * self.present
 
     def slots_of(self, labels: Tensor) -> Ragged:
@@ -133,15 +140,19 @@ class EliasNetwork(nn.Module):
         adjacency: A.
         alpha: α, the factor on the cluster softmax.
         label_bias: the initial b_L.
+        label_dtype: of the label classifiers, float32 or bfloat16.
     """
 
-    def __init__(self, dim: int, adjacency: Adjacency, *, alpha: float, label_bias: float) -> None:
+    def __init__(
+        self, dim: int, adjacency: Adjacency, *, alpha: float, label_bias: float, label_dtype: str = "float32"
+    ) -> None:
         super().__init__()
         self.alpha = alpha
         self.clusters = nn.Linear(dim, adjacency.num_clusters)
         self.adjacency = adjacency
         self.label_classifiers = RowTable(
-            torch.zeros(adjacency.num_labels, dim), torch.full((adjacency.num_labels,), label_bias)
+            torch.zeros(adjacency.num_labels, dim, dtype=getattr(torch, label_dtype)),
+            torch.full((adjacency.num_labels,), label_bias),
         )
 
     def cluster_scores(self, embeddings: Tensor) -> Tensor:
@@ -229,10 +240,10 @@ def pack(scores: Tensor, ids: Tensor) -> Tensor:
     """Scores and ids as int64 keys: a larger key is a higher score, or an equal one with a smaller id.
 
     Args:
-        scores: not negative, float32.
+        scores: not negative; compared as float32.
         ids: below 2³² − 1, of the same shape.
     """
-    return (scores.contiguous().view(torch.int32).long() << 32) | (_LARGEST_ID - ids)
+    return (scores.float().contiguous().view(torch.int32).long() << 32) | (_LARGEST_ID - ids)
 
 
 def unpack_id(keys: Tensor) -> Tensor:

@@ -25,23 +25,25 @@ class Optimizers:
         config: the settings.
         num_steps: the stage's steps.
         factor: on all learning rates but the adjacency's.
+
+    Attributes:
+        immediate: whether row tables may be updated by `backward` already: not where several parts or processes add
+            to a step's gradients.
     """
 
     def __init__(
         self, encoder: TrainableEncoder, network: EliasNetwork, config: Config, num_steps: int, factor: float
     ) -> None:
         dense = [*encoder.dense_parameters(), *network.clusters.parameters()]
-        groups = [{"params": dense, "lr": factor * config.learning_rate, "weight_decay": config.weight_decay}]
-        if network.adjacency.logits is not None:
-            learning_rate = config.adjacency_learning_rate
-            groups.append({"params": [network.adjacency.logits], "lr": learning_rate, "weight_decay": 0.0})
-        self.adamw = torch.optim.AdamW(groups, fused=True)
-        for group in self.adamw.param_groups:
-            group["full_lr"] = group["lr"]
+        self.learning_rate = factor * config.learning_rate
+        self.adamw = torch.optim.AdamW(dense, weight_decay=config.weight_decay, fused=True)
         self.tables: list[tuple[RowTable, float]] = [
             (network.label_classifiers, factor * config.label_learning_rate),
-            *((table, factor * config.learning_rate) for table in encoder.row_tables()),
+            *((table, self.learning_rate) for table in encoder.row_tables()),
         ]
+        if network.adjacency.logits is not None:
+            self.tables.append((network.adjacency.logits, config.adjacency_learning_rate))
+        self.immediate = config.device == "cpu" and config.accumulation_steps == 1
         self.num_steps = num_steps
         self.warmup_steps = max(1.0, config.warmup * num_steps)
         self.steps_done = 0
@@ -50,9 +52,9 @@ class Optimizers:
         """Sets the learning rates, which must be known before the loss is computed."""
         share = learning_rate_share(self.steps_done, self.num_steps, self.warmup_steps)
         for group in self.adamw.param_groups:
-            group["lr"] = share * group["full_lr"]
+            group["lr"] = share * self.learning_rate
         for table, learning_rate in self.tables:
-            table.learning_rate = share * learning_rate
+            table.begin_step(share * learning_rate, immediate=self.immediate)
 
     def step(self) -> None:
         """Applies the gradients and moves the schedule on."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from elias_idx import _core
+
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-# Rows updated together on a CPU: few enough that the passes over them stay in the cache.
-_ROWS_PER_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,41 @@ class RowGradient:
     bias: Tensor | None = None
 
 
+class TableArrays(NamedTuple):
+    """A table as the compiled core takes it.
+
+    Attributes:
+        weights: the weights and their momentum, [R, D] each; bfloat16 as its bits in int16.
+        second_moment: [R] or [R, D].
+        bias: the biases, their momentum and second moment, [R] each.
+        adam: learning rate, β₁, β₂, ε, and the step's number from 1 on.
+    """
+
+    weights: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+    second_moment: npt.NDArray[np.float32]
+    bias: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
+    adam: tuple[float, float, float, float, int]
+
+
 class RowTable(nn.Module):
     """Rows of weights, each with a bias perhaps, and the state of their row-wise Adam.
 
     Adam keeps one second moment a row, that of the row's mean squared gradient, so that its state takes one array of
-    the weights' shape instead of two. A row without gradient in a step keeps its weights and its state.
+    the weights' shape instead of two. A row without gradient in a step keeps its weights and its state. bfloat16
+    weights and momenta are rounded at random, so that steps too small to round to count on average.
 
-    Products with a table (`sparse_ops`) leave its gradients in `gradients` instead of autograd's `grad`, and `step`
-    applies them. All state is in the `state_dict`.
+    A step is `begin_step`, then products with the table (`fused`, `sparse_ops`) and their `backward`, then `step`.
+    Products leave the gradients in `gradients`, not in autograd's `grad`, and `step` applies them; or fused products
+    update the rows themselves, if `begin_step` allows it. All state is in the `state_dict`.
 
     Args:
         weight: the first weights, [R, D].
         bias: the first biases, [R]; None for a table without.
+        elementwise: whether each weight has a second moment of its own, as in plain Adam.
 
     Attributes:
-        learning_rate: of the next step; see `Optimizers.begin_step`.
+        learning_rate: of the step under way.
+        immediate: whether products may update rows: where nothing else adds to their gradients in the step.
         gradients: of the step under way, to be added up.
     """
 
@@ -55,14 +78,15 @@ class RowTable(nn.Module):
     bias_second_moment: Tensor
     steps: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, elementwise: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = None if bias is None else nn.Parameter(bias)
         self.learning_rate = 0.0
+        self.immediate = False
         self.gradients: list[RowGradient] = []
         self.register_buffer("momentum", torch.zeros_like(weight))
-        self.register_buffer("second_moment", torch.zeros(len(weight)))
+        self.register_buffer("second_moment", torch.zeros(weight.shape if elementwise else len(weight)))
         if bias is not None:
             self.register_buffer("bias_momentum", torch.zeros_like(bias))
             self.register_buffer("bias_second_moment", torch.zeros_like(bias))
@@ -74,31 +98,63 @@ class RowTable(nn.Module):
         for buffer in self.buffers():
             buffer.zero_()
 
+    def begin_step(self, learning_rate: float, *, immediate: bool = False) -> None:
+        """Starts a step with the given learning rate; see `immediate` above."""
+        self.learning_rate = learning_rate
+        self.immediate = immediate
+        self.steps += 1
+
     @torch.no_grad()
     def step(self) -> None:
-        """Updates the rows that have a gradient."""
-        self.steps += 1
+        """Updates the rows whose gradients were left for it."""
         if self.gradients:
             gradient = added_up(self.gradients)
             self.gradients = []
-            size = _ROWS_PER_CHUNK if self.weight.device.type == "cpu" else max(1, len(gradient.rows))
-            for rows, values in zip(gradient.rows.split(size), gradient.weight.split(size), strict=True):
-                self._update(self.weight, self.momentum, self.second_moment, rows, values)
-            if self.bias is not None:
-                assert gradient.bias is not None
-                bias, momentum = self.bias[:, None], self.bias_momentum[:, None]
-                self._update(bias, momentum, self.bias_second_moment, gradient.rows, gradient.bias[:, None])
+            if self.weight.device.type == "cpu":
+                bias = None if gradient.bias is None else gradient.bias.numpy()
+                arrays = gradient.rows.numpy(), gradient.weight.contiguous().numpy(), bias
+                _core.apply_gradients(self.arrays(), arrays, torch.get_num_threads())
+            else:
+                self._update(gradient)
 
-    def _update(self, weight: Tensor, momentum: Tensor, second_moment: Tensor, rows: Tensor, gradient: Tensor) -> None:
+    def arrays(self) -> TableArrays:
+        """The table for the compiled core, on a CPU: arrays over its memory, and the settings of its Adam."""
+        bias = None
+        if self.bias is not None:
+            bias = self.bias.detach().numpy(), self.bias_momentum.numpy(), self.bias_second_moment.numpy()
+        adam = self.learning_rate, _BETA1, _BETA2, _EPSILON, max(1, int(self.steps))
+        return TableArrays(
+            (_as_array(self.weight.detach()), _as_array(self.momentum)), self.second_moment.numpy(), bias, adam
+        )
+
+    def _update(self, gradient: RowGradient) -> None:
+        """What `_core.apply_gradients` does, in torch: for other devices."""
+        self._update_rows(self.weight, self.momentum, self.second_moment, gradient.rows, gradient.weight)
+        if self.bias is not None:
+            assert gradient.bias is not None
+            bias, momentum = self.bias[:, None], self.bias_momentum[:, None]
+            self._update_rows(bias, momentum, self.bias_second_moment, gradient.rows, gradient.bias[:, None])
+
+    def _update_rows(
+        self, weight: Tensor, momentum: Tensor, second_moment: Tensor, rows: Tensor, gradient: Tensor
+    ) -> None:
         steps = int(self.steps)
         learning_rate = self.learning_rate / (1 - _BETA1**steps)
         correction = 1 / (1 - _BETA2**steps)
-        new_second = second_moment[rows].lerp_(gradient.square().mean(1), 1 - _BETA2)
+        squares = gradient.square()
+        if second_moment.dim() == 1:
+            second_moment, squares = second_moment[:, None], squares.mean(1, keepdim=True)
+        new_second = second_moment[rows].lerp_(squares, 1 - _BETA2)
         new_momentum = momentum[rows].lerp_(gradient, 1 - _BETA1)
         second_moment[rows] = new_second
         momentum[rows] = new_momentum
         scale = learning_rate / ((new_second * correction).sqrt_() + _EPSILON)
-        weight[rows] = weight[rows].addcmul_(new_momentum, scale[:, None], value=-1)
+        weight[rows] = weight[rows].addcmul_(new_momentum, scale.expand_as(new_momentum), value=-1)
+
+
+def _as_array(tensor: Tensor) -> npt.NDArray[Any]:
+    """The tensor's memory as an array; NumPy has no bfloat16, so that these come as their bits."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def added_up(gradients: Sequence[RowGradient]) -> RowGradient:

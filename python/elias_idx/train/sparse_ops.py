@@ -47,6 +47,25 @@ def sampled_dots(queries: Tensor, table: RowTable, pattern: Ragged, skip_below: 
     return result
 
 
+def some_rows_learn(table: RowTable, rows: Tensor) -> Tensor:
+    """`table.weight`, of which only the given rows (int64, ascending) get a gradient."""
+    result: Tensor = _SomeRowsLearn.apply(table.weight, table, rows)
+    return result
+
+
+class _SomeRowsLearn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, table: RowTable, rows: Tensor) -> Tensor:
+        ctx.table, ctx.rows = table, rows
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
+        ctx.table.gradients.append(RowGradient(ctx.rows, gradient[ctx.rows]))
+        return None, None, None
+
+
 class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, table: RowTable, matrix: Ragged) -> Tensor:
@@ -70,8 +89,8 @@ class _SampledDots(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(queries, weight)
         ctx.table, ctx.pattern, ctx.skip_below = table, pattern, skip_below
-        zeros = _csr(pattern.indptr, pattern.indices, weight.new_zeros(len(pattern.indices)), len(weight))
-        dots = torch.sparse.sampled_addmm(zeros, queries, weight.t(), beta=0.0).values()
+        zeros = _csr(pattern.indptr, pattern.indices, queries.new_zeros(len(pattern.indices)), len(weight))
+        dots = torch.sparse.sampled_addmm(zeros, queries, weight.to(queries.dtype).t(), beta=0.0).values()
         return dots + bias[pattern.indices]
 
     @staticmethod
@@ -81,7 +100,7 @@ class _SampledDots(torch.autograd.Function):
         kept = (gradient.abs() >= ctx.skip_below).nonzero()[:, 0]
         owners, columns, values = pattern.owners()[kept], pattern.indices[kept], gradient[kept]
         indptr = torch.searchsorted(kept, pattern.indptr)
-        query_gradient = _csr(indptr, columns, values, len(weight)) @ weight
+        query_gradient = _csr(indptr, columns, values, len(weight)) @ weight.to(queries.dtype)
         # A column of ones gives the biases' gradient.
         rows, sums = _transposed_product(owners, columns, values, F.pad(queries, (0, 1), value=1.0))
         ctx.table.gradients.append(RowGradient(rows, sums[:, :-1], sums[:, -1]))

@@ -41,7 +41,9 @@ def start_stage1(
     """
     device = torch.device(config.device)
     adjacency = Adjacency(clusters, labels.shape[1])
-    network = EliasNetwork(encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias).to(device)
+    network = EliasNetwork(
+        encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
+    ).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
     _set_label_centroids(trainee, labels)
     return trainee

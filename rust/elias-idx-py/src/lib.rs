@@ -6,6 +6,7 @@
 mod errors;
 mod explain;
 mod filter;
+mod train;
 mod views;
 mod writer;
 
@@ -472,6 +473,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Index>()?;
     module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;
+    module.add_class::<train::LabelStep>()?;
+    module.add_function(wrap_pyfunction!(train::bag_product, module)?)?;
+    module.add_function(wrap_pyfunction!(train::bag_gradient, module)?)?;
+    module.add_function(wrap_pyfunction!(train::apply_gradients, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)
 }

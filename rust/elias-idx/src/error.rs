@@ -174,6 +174,9 @@ pub enum ArgumentError {
         /// L.
         num_labels: usize,
     },
+    /// The arrays of a training step don't fit together.
+    #[error("{0}")]
+    BadStep(String),
     /// A path that no folder can be saved to.
     #[error("{path}: {reason}", path = path.display())]
     BadPath {

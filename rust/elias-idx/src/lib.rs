@@ -50,6 +50,7 @@ mod screen;
 mod search;
 mod storage;
 mod threads;
+pub mod train;
 
 pub use build::{IndexParts, IndexWriter};
 pub use error::{ArgumentError, Error, FormatError, Result};

@@ -14,9 +14,9 @@ from elias_idx.encoders.bag import LAYER_NORM_EPSILON
 from elias_idx.errors import DataError
 from elias_idx.features import Features, GivenFeatures, TextFeatures
 from elias_idx.train.encoders.base import TrainableEncoder
+from elias_idx.train.fused import bag_product
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
-from elias_idx.train.sparse_ops import sparse_product
 
 _FIRST_EMBEDDING_NORM = 0.8
 
@@ -44,7 +44,7 @@ class BagModule(TrainableEncoder):
         return self.embeddings.weight.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
-        bags = sparse_product(self._inputs.take(rows), self.embeddings)
+        bags = bag_product(self._inputs.take(rows), self.embeddings)
         return self.length * F.normalize(self.layer_norm(bags), dim=1)
 
     def row_tables(self) -> list[RowTable]:

@@ -342,7 +342,7 @@ unsafe fn dot_rows<V: Vector, E: Stored<V>>(
 /// # Safety
 /// `V`'s instruction set must be there, and `dim` values must be readable at each pointer.
 #[inline(always)]
-unsafe fn tile<V: Vector, E: Stored<V>, const R: usize, const Q: usize>(
+pub(super) unsafe fn tile<V: Vector, E: Stored<V>, const R: usize, const Q: usize>(
     rows: [*const E; R],
     queries: [*const f32; Q],
     dim: usize,
@@ -477,6 +477,21 @@ fn max(values: &[f32]) -> f32 {
 /// `V`'s instruction set must be there (nothing here uses it but through the compiler).
 #[inline(always)]
 pub(super) unsafe fn cluster_scores<V: Vector>(logits: &mut [f32], alpha: f64) {
+    capped_softmax::<V>(logits, alpha, 1.0);
+}
+
+/// See [`super::Kernels::scaled_softmax`].
+///
+/// # Safety
+/// `V`'s instruction set must be there (nothing here uses it but through the compiler).
+#[inline(always)]
+pub(super) unsafe fn scaled_softmax<V: Vector>(logits: &mut [f32], scale: f64) {
+    capped_softmax::<V>(logits, scale, f32::MAX);
+}
+
+/// Replaces logits by `min(cap, alpha · softmax)`.
+#[inline(always)]
+fn capped_softmax<V: Vector>(logits: &mut [f32], alpha: f64, cap: f32) {
     let max = clamp_and_max(logits);
     let mut total = 0.0_f64;
     for block in logits.chunks_mut(SUM_BLOCK) {
@@ -488,7 +503,7 @@ pub(super) unsafe fn cluster_scores<V: Vector>(logits: &mut [f32], alpha: f64) {
     // At least one summand is exp(0) = 1. A huge alpha must not become infinite: 0 · inf is NaN.
     let scale = (alpha / total).min(f64::from(f32::MAX)) as f32;
     for score in logits {
-        *score = (*score * scale).min(1.0);
+        *score = (*score * scale).min(cap);
     }
 }
 
@@ -584,6 +599,6 @@ fn power_of_two(n: i32) -> f32 {
 
 /// `a · b + c`, fused where the set has that in hardware (elsewhere it would be a slow call).
 #[inline(always)]
-fn mul_add<V: Vector>(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn mul_add<V: Vector>(a: f32, b: f32, c: f32) -> f32 {
     if V::FUSED { a.mul_add(b, c) } else { a * b + c }
 }

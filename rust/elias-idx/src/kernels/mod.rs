@@ -8,6 +8,7 @@
 mod generic;
 mod int8;
 mod select;
+mod train;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -17,6 +18,8 @@ mod x86_64_int8;
 
 use std::ffi::OsStr;
 use std::sync::OnceLock;
+
+use half::bf16;
 
 use crate::error::ArgumentError;
 use crate::label_rows::ExactRows;
@@ -82,6 +85,59 @@ pub(crate) struct ExpSums {
     pub(crate) squares: f64,
     /// Σ x d².
     pub(crate) curvature: f64,
+}
+
+/// A row of a table that is trained, as it is stored.
+#[derive(Clone, Copy)]
+pub(crate) enum RowValues<'a> {
+    Float32(&'a [f32]),
+    BFloat16(&'a [bf16]),
+}
+
+/// A row and its momentum, to be updated.
+pub(crate) enum MomentRow<'a> {
+    Float32 { weight: &'a mut [f32], momentum: &'a mut [f32] },
+    BFloat16 { weight: &'a mut [bf16], momentum: &'a mut [bf16], rounding: Rounding },
+}
+
+/// A row with a second moment for each element, to be updated.
+pub(crate) struct ElementRow<'a> {
+    pub(crate) weight: &'a mut [f32],
+    pub(crate) momentum: &'a mut [f32],
+    pub(crate) second_moment: &'a mut [f32],
+}
+
+/// How the elements of one row are rounded in one step: at random, but always the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounding(pub(crate) u32);
+
+/// The factors of Adam in one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdamScales {
+    /// 1 − β₁: how far a momentum moves towards a gradient.
+    pub(crate) momentum_rate: f32,
+    /// 1 − β₂.
+    pub(crate) second_moment_rate: f32,
+    /// The learning rate, corrected for the momentum's start at 0.
+    pub(crate) learning_rate: f32,
+    /// What corrects second moments for their start at 0.
+    pub(crate) correction: f32,
+    pub(crate) epsilon: f32,
+}
+
+impl AdamScales {
+    /// What the momentum is multiplied by to be the step of a weight.
+    #[inline(always)]
+    pub(crate) fn scale(self, second_moment: f32) -> f32 {
+        self.learning_rate / ((second_moment * self.correction).sqrt() + self.epsilon)
+    }
+}
+
+/// Where the losses of pairs go, and their derivatives.
+pub(crate) struct PairLosses<'a> {
+    pub(crate) losses: &'a mut [f32],
+    pub(crate) by_logit: &'a mut [f32],
+    pub(crate) by_path: &'a mut [f32],
 }
 
 /// Values that [`Kernels::chunk_maxima`] takes the largest of.
@@ -281,6 +337,94 @@ impl Kernels {
         dispatch!(self, generic::cluster_scores(logits, alpha));
     }
 
+    /// Replaces logits by `scale · softmax`.
+    pub(crate) fn scaled_softmax(self, logits: &mut [f32], scale: f64) {
+        dispatch!(self, generic::scaled_softmax(logits, scale));
+    }
+
+    /// `out[i] = row · queries[ids[i]]`.
+    ///
+    /// # Panics
+    /// If an id is no query.
+    pub(crate) fn row_dots(
+        self,
+        row: RowValues<'_>,
+        queries: MatrixView<'_>,
+        ids: &[u32],
+        out: &mut [f32],
+    ) {
+        let dim = match row {
+            RowValues::Float32(row) => row.len(),
+            RowValues::BFloat16(row) => row.len(),
+        };
+        assert!(dim == queries.cols() && ids.len() == out.len());
+        dispatch!(self, train::row_dots(row, queries, ids, out));
+    }
+
+    /// The losses −log(1 − s σ(z)) of pairs with logits z and path scores s in \[0, 1\], and their
+    /// derivatives. No gradient reaches an s of 1.
+    pub(crate) fn irrelevant_pairs(self, logits: &[f32], path_scores: &[f32], out: PairLosses<'_>) {
+        let len = logits.len();
+        assert!(path_scores.len() == len && out.losses.len() == len);
+        assert!(out.by_logit.len() == len && out.by_path.len() == len);
+        dispatch!(self, train::irrelevant_pairs(logits, path_scores, out));
+    }
+
+    /// For each pair (query, factor): adds `factor · queries[query]` to `gradient`, and `factor · row` to
+    /// the query's row of `query_gradients`, which is as large as `queries`.
+    ///
+    /// # Panics
+    /// If there is no such query.
+    pub(crate) fn add_pairs(
+        self,
+        row: &[f32],
+        queries: MatrixView<'_>,
+        pairs: &[(u32, f32)],
+        gradient: &mut [f32],
+        query_gradients: &mut [f32],
+    ) {
+        assert!(row.len() == queries.cols() && gradient.len() == row.len());
+        assert_eq!(query_gradients.len(), queries.values().len());
+        dispatch!(self, train::add_pairs(row, queries, pairs, gradient, query_gradients));
+    }
+
+    /// Adds `factor · values` to `sum`.
+    pub(crate) fn add_scaled(self, factor: f32, values: &[f32], sum: &mut [f32]) {
+        assert_eq!(values.len(), sum.len());
+        dispatch!(self, train::add_scaled(factor, values, sum));
+    }
+
+    /// The mean of the values' squares.
+    pub(crate) fn mean_square(self, values: &[f32]) -> f32 {
+        dispatch!(self, train::mean_square(values))
+    }
+
+    /// Moves the row's momentum by the share `rate` of the way to `gradient`, and the row by −`scale` times
+    /// the new momentum.
+    pub(crate) fn update_row(self, row: MomentRow<'_>, gradient: &[f32], rate: f32, scale: f32) {
+        let (weights, momenta) = match &row {
+            MomentRow::Float32 { weight, momentum } => (weight.len(), momentum.len()),
+            MomentRow::BFloat16 { weight, momentum, .. } => (weight.len(), momentum.len()),
+        };
+        assert!(weights == gradient.len() && momenta == weights);
+        dispatch!(self, train::update_row(row, gradient, rate, scale));
+    }
+
+    /// A step of Adam for each element of a row.
+    pub(crate) fn update_elements(self, row: ElementRow<'_>, gradient: &[f32], scales: AdamScales) {
+        let len = gradient.len();
+        assert!(row.weight.len() == len && row.momentum.len() == len);
+        assert_eq!(row.second_moment.len(), len);
+        dispatch!(self, train::update_elements(row, gradient, scales));
+    }
+
+    /// Replaces the gradient by `min(1, scaled)` by that by the logits, where
+    /// `scaled = scale · softmax(logits)`.
+    pub(crate) fn softmax_gradient(self, scaled: &[f32], scale: f32, gradient: &mut [f32]) {
+        assert_eq!(scaled.len(), gradient.len());
+        dispatch!(self, train::softmax_gradient(scaled, scale, gradient));
+    }
+
     /// Replaces logits by `path_scores · sigmoid(logits)`.
     pub(crate) fn final_scores(self, logits: &mut [f32], path_scores: &[f32]) {
         assert_eq!(logits.len(), path_scores.len());
@@ -304,7 +448,7 @@ impl Kernels {
 
 /// Asks for the cache lines of `len` bytes.
 #[inline(always)]
-fn prefetch(from: *const i8, len: usize) {
+pub(crate) fn prefetch(from: *const i8, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..len).step_by(64) {
         // SAFETY: a prefetch of any address is harmless.

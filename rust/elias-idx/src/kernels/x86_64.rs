@@ -165,7 +165,10 @@ impl Vector for Avx512 {
 macro_rules! entry_points {
     ($module:ident, $vector:ident, $features:literal) => {
         pub(super) mod $module {
-            use super::super::{ExpSums, LogitBounds, generic, int8, select};
+            use super::super::{
+                AdamScales, ElementRow, ExpSums, LogitBounds, MomentRow, PairLosses, RowValues,
+                generic, int8, select, train,
+            };
             use super::$vector;
             use crate::kernels::x86_64_int8::$vector as Int8;
             use crate::label_rows::ExactRows;
@@ -254,6 +257,90 @@ macro_rules! entry_points {
             pub(in super::super) fn cluster_scores(logits: &mut [f32], alpha: f64) {
                 // SAFETY: as above.
                 unsafe { generic::cluster_scores::<$vector>(logits, alpha) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn scaled_softmax(logits: &mut [f32], scale: f64) {
+                // SAFETY: as above.
+                unsafe { generic::scaled_softmax::<$vector>(logits, scale) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn row_dots(
+                row: RowValues<'_>,
+                queries: MatrixView<'_>,
+                ids: &[u32],
+                out: &mut [f32],
+            ) {
+                // SAFETY: as above.
+                unsafe { train::row_dots::<$vector>(row, queries, ids, out) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn irrelevant_pairs(
+                logits: &[f32],
+                path_scores: &[f32],
+                out: PairLosses<'_>,
+            ) {
+                // SAFETY: as above.
+                unsafe { train::irrelevant_pairs::<$vector>(logits, path_scores, out) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn add_pairs(
+                row: &[f32],
+                queries: MatrixView<'_>,
+                pairs: &[(u32, f32)],
+                gradient: &mut [f32],
+                query_gradients: &mut [f32],
+            ) {
+                // SAFETY: as above.
+                unsafe {
+                    train::add_pairs::<$vector>(row, queries, pairs, gradient, query_gradients)
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn add_scaled(factor: f32, values: &[f32], sum: &mut [f32]) {
+                // SAFETY: as above.
+                unsafe { train::add_scaled::<$vector>(factor, values, sum) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn mean_square(values: &[f32]) -> f32 {
+                // SAFETY: as above.
+                unsafe { train::mean_square::<$vector>(values) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn update_row(
+                row: MomentRow<'_>,
+                gradient: &[f32],
+                rate: f32,
+                scale: f32,
+            ) {
+                // SAFETY: as above.
+                unsafe { train::update_row::<$vector>(row, gradient, rate, scale) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn update_elements(
+                row: ElementRow<'_>,
+                gradient: &[f32],
+                scales: AdamScales,
+            ) {
+                // SAFETY: as above.
+                unsafe { train::update_elements::<$vector>(row, gradient, scales) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn softmax_gradient(
+                scaled: &[f32],
+                scale: f32,
+                gradient: &mut [f32],
+            ) {
+                // SAFETY: as above.
+                unsafe { train::softmax_gradient::<$vector>(scaled, scale, gradient) }
             }
 
             #[target_feature(enable = $features)]

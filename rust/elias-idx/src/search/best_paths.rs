@@ -101,11 +101,8 @@ impl BestPaths {
         if self.len <= size {
             return;
         }
-        let last = kernels.kth_largest(self.scores(), size);
-        let excess = kernels.count_from(self.scores(), last) - size;
-        let last_label = if excess == 0 { u32::MAX } else { self.last_label(last, excess) };
         let (labels, scores) = (&mut self.labels[..self.len], &mut self.scores[..self.len]);
-        let worst = key(last, last_label);
+        let worst = kept_key(kernels, labels, scores, size, &mut self.ties);
         let mut kept = 0;
         for i in 0..labels.len().min(scores.len()) {
             let (label, score) = (labels[i], scores[i]);
@@ -116,20 +113,35 @@ impl BestPaths {
         }
         self.len = kept;
     }
+}
 
-    /// The largest label to keep of those with score `last`, when `excess` of them are too many.
-    fn last_label(&mut self, last: f32, excess: usize) -> u32 {
-        let scored = self.scores[..self.len].iter().zip(&self.labels[..self.len]);
-        self.ties.clear();
-        self.ties.extend(scored.filter(|(score, _)| **score == last).map(|(_, label)| label));
-        let kept = self.ties.len() - excess;
-        *self.ties.select_nth_unstable(kept - 1).1
+/// The largest key of the best `size` labels (smaller keys are better): of those that tie with the last one,
+/// the smallest ids are kept. `ties` is memory.
+pub(crate) fn kept_key(
+    kernels: Kernels,
+    labels: &[u32],
+    scores: &[f32],
+    size: usize,
+    ties: &mut Vec<u32>,
+) -> u64 {
+    if labels.len() <= size {
+        return u64::MAX;
     }
+    let last = kernels.kth_largest(scores, size);
+    let excess = kernels.count_from(scores, last) - size;
+    if excess == 0 {
+        return key(last, u32::MAX);
+    }
+    ties.clear();
+    let scored = scores.iter().zip(labels);
+    ties.extend(scored.filter(|(score, _)| **score == last).map(|(_, label)| label));
+    let kept = ties.len() - excess;
+    key(last, *ties.select_nth_unstable(kept - 1).1)
 }
 
 /// The slot where the search for a label begins.
 #[inline]
-fn home(label: u32, bits: u32) -> usize {
+pub(crate) fn home(label: u32, bits: u32) -> usize {
     // Multiplying by 2^64 / φ spreads ids over the high bits.
     (u64::from(label).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as usize
 }

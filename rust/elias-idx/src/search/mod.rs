@@ -12,7 +12,7 @@
 
 mod batch;
 mod beam;
-mod best_paths;
+pub(crate) mod best_paths;
 mod explain;
 mod filtered;
 mod label_major;
@@ -20,7 +20,7 @@ pub(crate) mod plan;
 mod rerank;
 mod shortlist;
 mod survivors;
-mod top_k;
+pub(crate) mod top_k;
 mod worker;
 
 use std::sync::atomic::AtomicBool;

@@ -207,13 +207,13 @@ impl Loops for Team<'_> {
 
 /// Where memory begins whose parts go to several threads.
 #[derive(Clone, Copy)]
-struct SharedStart<T>(*mut T);
+pub(crate) struct SharedStart<T>(pub(crate) *mut T);
 
 // SAFETY: it is only used to hand each part of the memory to one thread, which `T: Send` allows.
 unsafe impl<T: Send> Sync for SharedStart<T> {}
 
 impl<T> SharedStart<T> {
-    fn get(&self) -> *mut T {
+    pub(crate) fn get(&self) -> *mut T {
         self.0
     }
 }
