@@ -1,6 +1,7 @@
 """The compiled core; `elias_idx.index` is its face."""
 
 import os
+from collections.abc import Callable
 from typing import Final, TypeAlias, final
 
 import numpy as np
@@ -13,15 +14,19 @@ __all__ = [
     "IndexWriter",
     "LabelFilter",
     "__version__",
+    "cluster_labels",
     "instruction_set",
     "replace_folder",
 ]
 
 _F32: TypeAlias = npt.NDArray[np.float32]
+_I32: TypeAlias = npt.NDArray[np.int32]
 _I64: TypeAlias = npt.NDArray[np.int64]
 _U32: TypeAlias = npt.NDArray[np.uint32]
 _Bool: TypeAlias = npt.NDArray[np.bool_]
 
+# CSR: indptr, indices, data, number of columns.
+_Csr: TypeAlias = tuple[_I64, _I32, _F32, int]
 # One for all queries, one or None for each, or CSR rows: indptr, indices, which elements count.
 _Filter: TypeAlias = LabelFilter | list[LabelFilter | None] | tuple[_I64, _I64, _Bool]
 # Cluster, its rank and score, the edge's weight, the path's score, whether in the beam.
@@ -153,5 +158,14 @@ class IndexWriter:
     def __enter__(self) -> IndexWriter: ...
     def __exit__(self, *_exception: object) -> None: ...
 
+def cluster_labels(
+    texts: _Csr,
+    sparse: _Csr | None,
+    dense: _F32 | None,
+    num_clusters: int,
+    seed: int,
+    num_threads: int | None,
+    report: Callable[[float], object],
+) -> _U32: ...
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
 def instruction_set() -> str: ...

@@ -1,22 +1,45 @@
 """Stage 0: a balanced hierarchy of spherical 2-means splits the labels into clusters.
 
-N texts, L labels, F features (sparse) or dimensions (dense), C clusters.
+N texts, L labels, F sparse features, D dimensions, C clusters.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.preprocessing import normalize
 from tqdm import tqdm
 
-Features: TypeAlias = "sp.csr_matrix | npt.NDArray[np.float32]"
+from elias_idx import _core
+from elias_idx.errors import ConfigError
 
-_MAX_ITERATIONS = 10
+
+@dataclass(frozen=True)
+class ClusteringFeatures:
+    """What labels are clustered by: their texts' features, of one kind or both.
+
+    Attributes:
+        sparse: such as weights of n-grams, CSR [N, F].
+        dense: embeddings, float32 [N, D].
+    """
+
+    sparse: sp.csr_matrix | None = None
+    dense: npt.NDArray[np.float32] | None = None
+
+
+class HasFeatures(Protocol):
+    """The part of a trainable encoder that clustering asks for."""
+
+    @property
+    def sparse_features(self) -> sp.csr_matrix | None:
+        """[N, F]."""
+
+    def dense_features(self) -> npt.NDArray[np.float32] | None:
+        """[N, D], as they are before training."""
 
 
 def default_num_clusters(num_labels: int) -> int:
@@ -24,66 +47,82 @@ def default_num_clusters(num_labels: int) -> int:
     return 2 ** max(0, math.ceil(math.log2(num_labels / 100)))
 
 
+def features_of(encoder: HasFeatures, cluster_by: str | None) -> ClusteringFeatures:
+    """The features that the encoder's texts have before training.
+
+    Args:
+        encoder: over the N training inputs.
+        cluster_by: "sparse", "dense" or "both"; None takes the sparse ones if there are any.
+
+    Raises:
+        ConfigError: the encoder lacks the features that `cluster_by` names.
+    """
+    sparse = encoder.sparse_features
+    if cluster_by is None:
+        cluster_by = "dense" if sparse is None else "sparse"
+    dense = encoder.dense_features() if cluster_by != "sparse" else None
+    if cluster_by != "dense" and sparse is None:
+        raise ConfigError(f"cluster_by is {cluster_by}, but the encoder has no n-grams: use dense")
+    if cluster_by != "sparse" and dense is None:
+        raise ConfigError(f"cluster_by is {cluster_by}, but the encoder has no embeddings before training: use sparse")
+    return ClusteringFeatures(sparse if cluster_by != "dense" else None, dense)
+
+
 def cluster_labels(
-    labels: sp.csr_matrix, features: Features, num_clusters: int, seed: int
+    labels: sp.csr_matrix, features: ClusteringFeatures, num_clusters: int, seed: int, num_threads: int | None = None
 ) -> list[npt.NDArray[np.int64]]:
     """Splits the labels into clusters of nearly equal size.
 
+    A label is known by the normalised sum of its texts' features. Of both kinds each is normalised, so that they
+    count alike.
+
     Args:
         labels: the texts' labels, CSR [N, L].
-        features: the texts' features, [N, F].
+        features: the texts' features.
         num_clusters: C, at most L.
         seed: of the random starting points.
+        num_threads: CPU threads, on which the result does not depend; by default all that the process may use.
 
     Returns:
         The label ids of each cluster, ascending: a partition of 0 to L−1 into C parts, whose sizes differ by
         at most one when C is a power of two.
     """
-    rng = np.random.default_rng(seed)
-    centroids = label_centroids(labels, features)
-    clusters = []
-    with tqdm(total=num_clusters, desc="clustering", unit="cluster", disable=None) as progress:
-        # Depth first, so that only the centroids along one path of the hierarchy are held.
-        pending = [(np.arange(centroids.shape[0]), centroids, num_clusters)]
-        while pending:
-            ids, rows, parts = pending.pop()
-            if parts == 1:
-                clusters.append(np.sort(ids))
-                progress.update()
-                continue
-            left_parts = parts // 2
-            left, right = _split(rows, len(ids) * left_parts // parts, rng)
-            pending.append((ids[right], rows[right], parts - left_parts))
-            pending.append((ids[left], rows[left], left_parts))
-    return clusters
+    with tqdm(total=1.0, desc="clustering", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as progress:
+
+        def report(share: float) -> None:
+            progress.update(share - progress.n)
+
+        cluster_of = _core.cluster_labels(
+            texts=_csr(sp.csr_matrix(labels.T)),
+            sparse=None if features.sparse is None else _csr(features.sparse),
+            dense=None if features.dense is None else np.ascontiguousarray(features.dense, np.float32),
+            num_clusters=num_clusters,
+            seed=seed,
+            num_threads=num_threads,
+            report=report,
+        )
+        report(1.0)
+    return members(cluster_of, num_clusters)
 
 
-def label_centroids(labels: sp.csr_matrix, features: Features) -> Features:
-    """The normalised sum of the features of each label's texts, [L, F]; zeros for a label without texts."""
-    return normalize(sp.csr_matrix(labels.T) @ features, copy=False)
+def members(cluster_of: npt.NDArray[np.integer], num_clusters: int) -> list[npt.NDArray[np.int64]]:
+    """The label ids of each cluster, ascending.
+
+    Args:
+        cluster_of: the cluster of each label, [L].
+        num_clusters: C.
+    """
+    by_cluster = np.argsort(cluster_of, kind="stable")
+    return np.split(by_cluster, np.bincount(cluster_of, minlength=num_clusters).cumsum()[:-1])
 
 
-def _split(
-    rows: Features, num_left: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Spherical 2-means with `num_left` rows on the left: positions of the left and of the right rows."""
-    first, second = rng.choice(rows.shape[0], 2, replace=False)
-    direction = _dense(rows[[first]]) - _dense(rows[[second]])
-    left: npt.NDArray[np.intp] = np.empty(0, np.intp)
-    for _ in range(_MAX_ITERATIONS):
-        # The rows nearest to the left mean relative to the right one go left, as many as fit.
-        order = np.argsort(-(rows @ direction), kind="stable")
-        previous, left, right = left, np.sort(order[:num_left]), np.sort(order[num_left:])
-        if np.array_equal(previous, left):
-            break
-        direction = _mean_direction(rows[left]) - _mean_direction(rows[right])
-    return left, right
-
-
-def _mean_direction(rows: Features) -> npt.NDArray[np.float32]:
-    total = np.asarray(rows.sum(axis=0)).ravel()
-    return (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
-
-
-def _dense(row: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(row.toarray() if sp.issparse(row) else row).ravel()
+def _csr(
+    matrix: sp.csr_matrix,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32], int]:
+    """Its arrays as the core takes them; nothing is copied that has the dtype already."""
+    return (
+        matrix.indptr.astype(np.int64, copy=False),
+        matrix.indices.astype(np.int32, copy=False),
+        matrix.data.astype(np.float32, copy=False),
+        matrix.shape[1],
+    )

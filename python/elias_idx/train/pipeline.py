@@ -17,7 +17,7 @@ from elias_idx.errors import ConfigError
 from elias_idx.model import Model
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Position, RunState
-from elias_idx.train.clustering import cluster_labels, default_num_clusters
+from elias_idx.train.clustering import cluster_labels, default_num_clusters, features_of
 from elias_idx.train.encoders import TrainableEncoder, build_encoder
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.logs import TrainingLog
@@ -120,7 +120,8 @@ def _start_or_resume(
     clusters = run.load_clusters()
     if clusters is None:
         assert config.num_clusters is not None
-        clusters = cluster_labels(labels, encoder.clustering_features, config.num_clusters, config.seed)
+        features = features_of(encoder, config.cluster_by)
+        clusters = cluster_labels(labels, features, config.num_clusters, config.seed, config.num_threads)
         run.save_clusters(clusters)
     return start_stage1(encoder, labels, clusters, config), RunState(Position(stage=1))
 

@@ -3,6 +3,7 @@
 //! Arguments arrive normalised by the Python package (contiguous arrays of fixed dtypes); what can
 //! be wrong with their contents is checked by the core. Work runs detached from the interpreter.
 
+mod cluster;
 mod errors;
 mod explain;
 mod filter;
@@ -477,6 +478,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train::bag_product, module)?)?;
     module.add_function(wrap_pyfunction!(train::bag_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(train::apply_gradients, module)?)?;
+    module.add_function(wrap_pyfunction!(cluster::cluster_labels, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)
 }

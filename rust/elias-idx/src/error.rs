@@ -151,6 +151,22 @@ pub enum ArgumentError {
     /// The adjacency isn't a proper CSR matrix of weights in (0, 1].
     #[error("adjacency: {0}")]
     BadAdjacency(String),
+    /// A sparse matrix isn't proper CSR.
+    #[error("{name}: {reason}")]
+    BadMatrix {
+        /// The argument.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There can't be so many clusters.
+    #[error("num_clusters must be from 1 to the number of labels, {expected}, got {received}")]
+    BadNumClusters {
+        /// L.
+        expected: usize,
+        /// What was passed.
+        received: usize,
+    },
     /// The label names can't be used.
     #[error("label_names: {0}")]
     BadNames(String),

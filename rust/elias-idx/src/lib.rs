@@ -35,6 +35,7 @@ compile_error!("elias_idx reads little-endian files in place and has no big-endi
 mod adjacency;
 mod build;
 mod by_label;
+mod cluster;
 mod error;
 mod filter;
 pub mod format;
@@ -53,6 +54,7 @@ mod threads;
 pub mod train;
 
 pub use build::{IndexParts, IndexWriter};
+pub use cluster::{ClusterOptions, ClusterProgress, LabelFeatures, SparseRows, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;

@@ -32,8 +32,8 @@ class BagModule(TrainableEncoder):
                 "an array of embeddings needs encoder = precomputed"
             )
         self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.features)
-        self.clustering_features = self.features.fit_transform(inputs)
-        self._inputs = Ragged.from_scipy(self.clustering_features, torch.device(config.device))
+        self.sparse_features = self.features.fit_transform(inputs)
+        self._inputs = Ragged.from_scipy(self.sparse_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)
         self.embeddings = RowTable(start)
         self.layer_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPSILON)

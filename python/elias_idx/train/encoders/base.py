@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
 from torch import Tensor, nn
 
 from elias_idx.encoders import Encoder
-from elias_idx.train.clustering import Features
 from elias_idx.train.row_table import RowTable
 
 
@@ -15,10 +17,10 @@ class TrainableEncoder(nn.Module, ABC):
     """What training needs of an encoder over the training inputs.
 
     Attributes:
-        clustering_features: what the initial clusters are made from, [N, F].
+        sparse_features: of the inputs, CSR [N, F], for clustering; None where there are none.
     """
 
-    clustering_features: Features
+    sparse_features: sp.csr_matrix | None = None
 
     @property
     @abstractmethod
@@ -31,6 +33,10 @@ class TrainableEncoder(nn.Module, ABC):
 
         Without the dropout on them, which training adds for all encoders.
         """
+
+    def dense_features(self) -> npt.NDArray[np.float32] | None:
+        """Embeddings of the inputs before training, [N, D], for clustering; None where they would mean nothing."""
+        return None
 
     @abstractmethod
     def row_tables(self) -> list[RowTable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -29,15 +30,18 @@ class PrecomputedModule(TrainableEncoder):
             )
         checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
         # Torch takes no read-only arrays, such as mapped files.
-        self.clustering_features = np.require(checked, requirements="W")
-        self.register_buffer("inputs", torch.from_numpy(self.clustering_features), persistent=False)
+        self._embeddings = np.require(checked, requirements="W")
+        self.register_buffer("inputs", torch.from_numpy(self._embeddings), persistent=False)
 
     @property
     def dim(self) -> int:
-        return self.clustering_features.shape[1]
+        return self._embeddings.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.get_buffer("inputs")[rows]
+
+    def dense_features(self) -> npt.NDArray[np.float32]:
+        return self._embeddings
 
     def row_tables(self) -> list[RowTable]:
         return []
