@@ -1,5 +1,7 @@
 """The adjacency between the stages against the dense count matrix."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -7,6 +9,7 @@ import torch
 from torch import nn
 
 from elias_idx.config import Config
+from elias_idx.train import approximate_adjacency as module
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import Adjacency, EliasNetwork, top_clusters
@@ -43,9 +46,12 @@ def trained():
     return trainee, labels, clusters, embeddings
 
 
-def test_pattern_holds_own_labels_and_the_largest_counts(trained):
+@pytest.mark.parametrize("kappa", [3, 9, 30])
+@pytest.mark.parametrize("products_at_once", [1, 60, 2**24])
+def test_pattern_holds_own_labels_and_the_largest_counts(trained, monkeypatch, kappa, products_at_once):
+    monkeypatch.setattr(module, "_PRODUCTS_AT_ONCE", products_at_once)
     trainee, labels, clusters, embeddings = trained
-    pattern = approximate_adjacency(trainee, labels)
+    pattern = approximate_adjacency(replace(trainee, config=replace(trainee.config, labels_per_cluster=kappa)), labels)
     scores = trainee.network.cluster_scores(embeddings).detach()
     beam = top_clusters(scores, 2)
     kept = torch.zeros_like(scores).scatter_(1, beam, scores.gather(1, beam)).numpy()
@@ -54,11 +60,21 @@ def test_pattern_holds_own_labels_and_the_largest_counts(trained):
     for cluster in range(NUM_CLUSTERS):
         entries = slice(pattern.indptr[cluster], pattern.indptr[cluster + 1])
         found, own = pattern.labels[entries], pattern.own[entries]
-        assert set(found[own]) == set(clusters[cluster])
+
+        def order(label, counts=counts[cluster]):
+            return -counts[label], label
+
         others = [label for label in range(NUM_LABELS) if label not in clusters[cluster] and counts[cluster, label] > 0]
-        others.sort(key=lambda label: (-counts[cluster, label], label))
-        assert found[~own].tolist() == others[: 9 - own.sum()]
-        assert pattern.share[entries] == pytest.approx(counts[cluster, found] / frequency[found], abs=1e-4)
+        assert found[own].tolist() == sorted(clusters[cluster], key=order)
+        assert found[~own].tolist() == sorted(others, key=order)[: max(0, kappa - own.sum())]
+        assert own.tolist() == sorted(own, reverse=True)
+        assert pattern.share[entries] == pytest.approx(counts[cluster, found] / frequency[found], abs=1e-6)
+
+
+def test_of_equal_counts_the_smaller_labels_are_kept():
+    labels, counts = np.array([7, 3, 9, 5, 1], np.int32), np.array([1, 2, 1, 1, 3], np.float32)
+    for size, expected in [(0, []), (2, [1, 3]), (3, [1, 3, 5]), (4, [1, 3, 5, 7]), (9, [1, 3, 5, 7, 9])]:
+        assert module._largest(labels, counts, size).labels.tolist() == expected
 
 
 def test_partition_start_puts_own_labels_ahead(trained):
