@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Final, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,11 @@ __all__ = [
     "Index",
     "IndexWriter",
     "LabelFilter",
+    "LabelStep",
     "__version__",
+    "apply_gradients",
+    "bag_gradient",
+    "bag_product",
     "cluster_labels",
     "instruction_set",
     "replace_folder",
@@ -33,6 +37,23 @@ _Filter: TypeAlias = LabelFilter | list[LabelFilter | None] | tuple[_I64, _I64, 
 _Path: TypeAlias = tuple[int, int, float, float, float, bool]
 # Label, whether allowed, paths, path score, logit, probability, score, path rank, rank.
 _Explanation: TypeAlias = tuple[int, bool, list[_Path], float, float, float, float, int | None, int | None]
+
+# A table that is trained: (weights, momentum), second moments, (biases and their moments), Adam's settings.
+class _Table(Protocol):
+    @property
+    def weights(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]: ...
+    @property
+    def second_moment(self) -> _F32: ...
+    @property
+    def bias(self) -> tuple[_F32, _F32, _F32] | None: ...
+    @property
+    def adam(self) -> tuple[float, float, float, float, int]: ...
+
+# Ragged rows: offsets, ids, values.
+_Ragged: TypeAlias = tuple[_I64, _I64, _F32]
+# Rows of a table, their gradients, those of their biases.
+_Gradients: TypeAlias = tuple[_I64, _F32, _F32]
+_Mode: TypeAlias = Literal["evaluate", "collect", "apply"]
 
 __version__: Final[str]
 
@@ -169,3 +190,22 @@ def cluster_labels(
 ) -> _U32: ...
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
 def instruction_set() -> str: ...
+
+@final
+class LabelStep:
+    def __new__(cls) -> LabelStep: ...
+    def run(
+        self,
+        queries: tuple[_F32, _F32, _I64],
+        positives: _Ragged,
+        adjacency: tuple[_I64, _I64, _I64, _I64],
+        logits: tuple[_Table, float] | None,
+        classifiers: _Table,
+        settings: tuple[int, float, float, float],
+        mode: _Mode,
+        num_threads: int,
+    ) -> tuple[float, _F32, _F32, _Gradients, _Gradients | None]: ...
+
+def bag_product(bags: _Ragged, table: _Table, out: _F32, num_threads: int) -> None: ...
+def bag_gradient(bags: _Ragged, gradient: _F32, table: _Table, mode: _Mode, num_threads: int) -> _Gradients: ...
+def apply_gradients(table: _Table, gradients: tuple[_I64, _F32, _F32 | None], num_threads: int) -> None: ...

@@ -5,7 +5,7 @@ Same results as `losses.label_loss` and `sparse_ops.sparse_product`. Q queries, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from elias_idx.train.network import EliasNetwork
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowGradient, RowTable
 from elias_idx.train.sparse_ops import sparse_product
+
+_Mode = Literal["evaluate", "collect", "apply"]
 
 # Keeps its memory from step to step.
 _LABEL_STEP = _core.LabelStep()
@@ -66,11 +68,10 @@ class _LabelLoss(torch.autograd.Function):
         beam: Tensor,
         positives: Ragged,
         settings: LossSettings,
-        mode: str,
+        mode: _Mode,
     ) -> Tensor:
         adjacency, classifiers = network.adjacency, network.label_classifiers
-        tables = (classifiers,) if adjacency.logits is None else (classifiers, adjacency.logits)
-        loss, by_embedding, by_cluster, *gradients = _LABEL_STEP.run(
+        loss, by_embedding, by_cluster, by_classifiers, by_logits = _LABEL_STEP.run(
             (embeddings.contiguous().numpy(), cluster_scores.contiguous().numpy(), beam.contiguous().numpy()),
             _arrays(positives),
             (
@@ -86,8 +87,9 @@ class _LabelLoss(torch.autograd.Function):
             torch.get_num_threads(),
         )
         if mode == "collect":
-            for table, gradient in zip(tables, gradients, strict=False):
-                table.gradients.append(_row_gradient(gradient))
+            classifiers.gradients.append(_row_gradient(by_classifiers))
+            if adjacency.logits is not None:
+                adjacency.logits.gradients.append(_row_gradient(by_logits))
         if mode != "evaluate":
             ctx.by_embedding = torch.from_numpy(by_embedding).view_as(embeddings)
             ctx.by_cluster = torch.from_numpy(by_cluster).view_as(cluster_scores)
@@ -119,7 +121,7 @@ class _BagProduct(torch.autograd.Function):
         return None, None, None
 
 
-def _mode(table: RowTable) -> str:
+def _mode(table: RowTable) -> _Mode:
     return "apply" if table.immediate else "collect"
 
 

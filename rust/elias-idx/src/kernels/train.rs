@@ -99,7 +99,7 @@ pub(super) unsafe fn irrelevant_pairs<V: Vector>(
         // The loss grows on beyond the cut, if nothing else bounds it.
         let excess = if positive && t <= 0.0 { z.abs() - magnitude } else { 0.0 };
         // A logit that isn't finite must show.
-        let invalid = z - z;
+        let invalid = 0.0 * z;
         *loss = ln_1p::<V>(odds) + excess + invalid;
     }
 }
