@@ -95,6 +95,8 @@ Examples:
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
+@click.option("--dry-run", is_flag=True, help="check everything and print the memory that training takes, by part")
+@click.option("--ignore-memory", is_flag=True, help="start even if the estimated memory is more than there is")
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace a model or an unfinished run at --out")
 @_config_options
@@ -107,6 +109,8 @@ def train(
     dev_embeddings: Path | None,
     config_file: Path | None,
     tensorboard: Path | None,
+    dry_run: bool,
+    ignore_memory: bool,
     resume: bool,
     overwrite: bool,
     **settings: Any,
@@ -117,7 +121,7 @@ def train(
     a Parquet file (or a folder of them) with such columns; a .txt file in the bag-of-words format of the extreme
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
-    from elias_idx.train import EpochResult, IfExists, train_model
+    from elias_idx.train import EpochResult, IfExists, memory, pipeline
     from elias_idx.train.run_folder import run_path
     from elias_idx.train.selection import shown_metrics
 
@@ -144,8 +148,16 @@ def train(
             click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}", err=True)
 
     if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
+    if dry_run:
+        account = pipeline.dry_run(data, out, config, dev=dev_data, if_exists=if_exists)
+        click.echo("\n".join(account.lines()))
+        click.echo(memory.available_line())
+        return
     try:
-        model = train_model(data, out, config, dev=dev_data, if_exists=if_exists, log_dir=tensorboard, on_epoch=report)
+        model = pipeline.train_model(
+            data, out, config, dev=dev_data, if_exists=if_exists, check_memory=not ignore_memory, log_dir=tensorboard,
+            on_epoch=report,
+        )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
         sys.exit(130)

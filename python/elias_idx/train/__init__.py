@@ -10,8 +10,8 @@ pipeline                all of it, from texts to a saved model
 
 from elias_idx.data import TrainingSet
 from elias_idx.train.checkpoint import Progress
-from elias_idx.train.pipeline import train_model
+from elias_idx.train.pipeline import dry_run, train_model
 from elias_idx.train.run_folder import IfExists
 from elias_idx.train.stages import EpochResult
 
-__all__ = ["EpochResult", "IfExists", "Progress", "TrainingSet", "train_model"]
+__all__ = ["EpochResult", "IfExists", "Progress", "TrainingSet", "dry_run", "train_model"]

@@ -15,6 +15,7 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.model import Model
+from elias_idx.train import memory
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Position, RunState
 from elias_idx.train.clustering import cluster_labels, default_num_clusters, features_of
@@ -35,6 +36,7 @@ def train_model(
     *,
     dev: TrainingSet | None = None,
     if_exists: IfExists = "error",
+    check_memory: bool = True,
     log_dir: str | PathLike[str] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
 ) -> Model:
@@ -54,6 +56,7 @@ def train_model(
         dev: what epochs are compared on.
         if_exists: what to do with a model or an unfinished run at `out`: refuse, start over, or go on. A model that
             is there already stays until the new one is whole.
+        check_memory: whether a run is refused whose estimated memory is more than there is; see `dry_run`.
         log_dir: a folder for TensorBoard's event files: loss, learning rate and seconds of every step, dev metrics.
         on_epoch: called after every epoch, when its checkpoint is written; after a resume once more for the epoch of
             the checkpoint, since the call may have been what was interrupted.
@@ -67,9 +70,7 @@ def train_model(
         MissingExtraError: a package is missing that the settings ask for.
     """
     out = Path(out).absolute()
-    data = data.without_unused_labels()
-    num_labels = len(data.label_names)
-    config = (config or Config()).with_clusters(num_labels, default_num_clusters(num_labels))
+    data, config = _completed(data, config)
     selection = Selection.check(config, data, dev)
     run = RunFolder.check(out, if_exists, describe_run(config, data, dev))
     if if_exists == "resume" and out.exists() and not run.goes_on:
@@ -77,10 +78,38 @@ def train_model(
         run.check_same(finished.settings, f"the model at {out}")
         return finished
     with TrainingLog(log_dir) as log, _torch_state(config):
+        if check_memory:
+            memory.check_memory(memory.memory_account(config, memory.sizes_of(data, config)))
         model = _train(data, config, run, selection, log, on_epoch)
         model.save(out, overwrite=if_exists != "error")
     run.remove()
     return Model.load(out)
+
+
+def dry_run(
+    data: TrainingSet,
+    out: str | PathLike[str],
+    config: Config | None = None,
+    *,
+    dev: TrainingSet | None = None,
+    if_exists: IfExists = "error",
+) -> memory.MemoryAccount:
+    """Checks what `train_model` checks before it starts, and gives the memory that it would take.
+
+    Args and errors are `train_model`'s; a run that takes too much memory is no error.
+    """
+    data, config = _completed(data, config)
+    Selection.check(config, data, dev)
+    RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev))
+    with _torch_state(config):
+        return memory.memory_account(config, memory.sizes_of(data, config))
+
+
+def _completed(data: TrainingSet, config: Config | None) -> tuple[TrainingSet, Config]:
+    """The labels that occur, and the settings that follow from their number."""
+    data = data.without_unused_labels()
+    num_labels = len(data.label_names)
+    return data, (config or Config()).with_clusters(num_labels, default_num_clusters(num_labels))
 
 
 def _train(
