@@ -268,6 +268,23 @@ def test_embeddings_take_the_place_of_texts(folder, tmp_path):
     assert "has 5 rows" in result.output
 
 
+def test_relevances_are_what_scores_aim_at(folder, tmp_path):
+    texts, labels = topic_texts()
+    rows = [
+        {"text": text, "labels": row, "relevance": [0.1 if name.startswith("group") else 1 for name in row]}
+        for text, row in zip(texts, labels, strict=True)
+    ]
+    write_rows(tmp_path / "train.jsonl", rows)
+    run("train", tmp_path / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml", "--seed", 3)
+    scores = {}
+    for name, model in {"full": folder / "model", "less": tmp_path / "model"}.items():
+        found = Model.load(model).predict(texts, 5)
+        pairs = [pair for names, scores in zip(*found, strict=True) for pair in zip(names, scores, strict=True)]
+        scores[name] = [np.mean([score for label, score in pairs if label.startswith(kind)]) for kind in ("group", "t")]
+    # Groups' scores fall far, relative to those of topics.
+    assert scores["less"][0] / scores["less"][1] < 0.5 * scores["full"][0] / scores["full"][1]
+
+
 def write_bag_of_words(path, seed=0):
     features, labels = topic_features(seed)
     numbers = {name: number for number, name in enumerate(sorted({name for row in labels for name in row}))}

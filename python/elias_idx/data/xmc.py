@@ -52,7 +52,7 @@ def read_raw_text(path: Path, fields: Container[str]) -> Contents:
         DataError: a line is no such object; the message says which line and what is wrong with it.
         OSError: a file can't be read.
     """
-    label_file = _existing(path.parent, _LABEL_FILES)
+    label_file = _existing(path.parent, _LABEL_FILES) if "labels" in fields else None
     names = None if label_file is None else _label_uids(label_file)
     texts: list[str] = []
     labels, num_labels = CsrBuilder(), 0
