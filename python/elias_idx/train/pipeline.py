@@ -95,6 +95,7 @@ def _train(
     encoder = build_encoder(config, data.inputs).to(config.device)
     if not run.goes_on:
         run.start()
+    encoder.prepare(run.path)
     trainee, state = _start_or_resume(encoder, labels, config, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     log.start(stages.step_number(state))
@@ -120,7 +121,9 @@ def _start_or_resume(
     clusters = run.load_clusters()
     if clusters is None:
         assert config.num_clusters is not None
-        clusters = cluster_labels(labels, encoder.clustering_features, config.num_clusters, config.seed)
+        sparse = encoder.sparse_features
+        features = encoder.dense_features() if sparse is None else sparse
+        clusters = cluster_labels(labels, features, config.num_clusters, config.seed)
         run.save_clusters(clusters)
     return start_stage1(encoder, labels, clusters, config), RunState(Position(stage=1))
 
