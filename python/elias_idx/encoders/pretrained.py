@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from elias_idx.errors import ConfigError, MissingExtraError
 
 try:
@@ -43,7 +45,7 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
         with _without_progress_bars():
             tokenizer = AutoTokenizer.from_pretrained(name, **safely)
             model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safely)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ConfigError(f"transformer {name} can't be loaded: {error}") from error
     if missing := {key for key in info["missing_keys"] if not key.startswith("pooler.")}:
         raise ConfigError(f"transformer {name} lacks weights of its own architecture: {', '.join(sorted(missing)[:3])}")
@@ -73,7 +75,7 @@ def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
     with _without_progress_bars():
         # Never in parts: the name of the weights' file stays the same.
         model.save_pretrained(folder, max_shard_size=2**62)
-        tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder, legacy_format=False, save_jinja_files=False)
     # Safetensors makes files that only their owner can read.
     shutil.copymode(folder / "config.json", folder / _WEIGHTS)
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ try:
     import torch
     import torch.nn.functional as F
     from torch import Tensor, nn
+    from torch.utils.checkpoint import checkpoint
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "torch", "transformer") from error
 
@@ -71,17 +73,23 @@ class TextTransformer(nn.Module):
             pooled = (output.last_hidden_state.float() * present[:, :, None]).sum(1) / present.sum(1, keepdim=True)
         return self.length * F.normalize(pooled.float(), dim=1)
 
-    def embed(self, tokens: Tokens, texts: npt.NDArray[np.int64]) -> Tensor:
-        """The embeddings of the given texts (their numbers in `tokens`, [Q]), in that order; float32 [Q, D].
+    def embed(self, tokens: Tokens, texts: npt.NDArray[np.int64], *, recompute: bool = False) -> Tensor:
+        """The embeddings of the given texts, in that order; float32 [Q, D].
 
         They go through the model in batches of like length.
+
+        Args:
+            tokens: of all texts.
+            texts: their numbers there, [Q].
+            recompute: whether the gradients' computation repeats each batch instead of holding all that it needs.
         """
+        forward = partial(checkpoint, self, use_reentrant=False) if recompute else self
         device = next(self.model.parameters()).device
         batches = list(batches_by_length(tokens.lengths[texts], _TOKENS_AT_ONCE))
         parts = []
         for batch in batches:
             ids, present = tokens.rectangle(texts[batch])
-            parts.append(self(torch.from_numpy(ids).to(device), torch.from_numpy(present).to(device)))
+            parts.append(forward(torch.from_numpy(ids).to(device), torch.from_numpy(present).to(device)))
         places = np.argsort(np.concatenate(batches))
         return torch.cat(parts)[torch.from_numpy(places).to(device)]
 

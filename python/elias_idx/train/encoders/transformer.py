@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ from elias_idx.encoders.tokens import Tokens
 from elias_idx.encoders.transformer import TransformerEncoder
 from elias_idx.errors import ConfigError
 from elias_idx.features import TextFeatures
+from elias_idx.model import Inputs
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.encoders.cache import cached, fingerprint
 from elias_idx.train.encoders.token_cache import cached_tokens, texts_fingerprint
@@ -26,17 +26,15 @@ from elias_idx.train.row_table import RowTable
 
 _TEXTS_AT_ONCE = 4096
 
-Inputs: TypeAlias = "Sequence[str] | npt.NDArray[np.floating]"
-
 
 class _OverTexts(TrainableEncoder):
     """What tuned and frozen transformers have in common."""
 
     def __init__(self, texts: Inputs, config: Config) -> None:
         super().__init__()
+        self._texts, self._config = as_texts(texts), config
         # No submodule: a frozen transformer's weights are in no checkpoint.
         self._encoder = load_transformer(config)
-        self._texts, self._config = as_texts(texts), config
 
     @property
     def dim(self) -> int:
@@ -61,8 +59,6 @@ class TransformerModule(_OverTexts):
     def __init__(self, texts: Inputs, config: Config) -> None:
         super().__init__(texts, config)
         self.transformer = self._encoder.transformer
-        if config.gradient_checkpointing:
-            _checkpoint_gradients(self.transformer.model)
         # Transformers loads models ready for use, without dropout.
         self.train()
 
@@ -73,8 +69,10 @@ class TransformerModule(_OverTexts):
         return self._encoder.encode(self._texts)
 
     def forward(self, rows: Tensor) -> Tensor:
-        with torch.autocast(rows.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
-            return self.transformer.embed(self._tokens, rows.cpu().numpy())
+        config = self._config
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            texts, recompute = rows.cpu().numpy(), config.gradient_checkpointing
+            return self.transformer.embed(self._tokens, texts, recompute=recompute)
 
     def parameter_groups(self, config: Config) -> list[dict[str, Any]]:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -134,9 +132,3 @@ def load_transformer(config: Config) -> TransformerEncoder:
     return TransformerEncoder.from_pretrained(
         config.transformer, config.pooling, config.max_tokens, config.embedding_norm
     )
-
-
-def _checkpoint_gradients(model: Any) -> None:
-    if not model.supports_gradient_checkpointing:
-        raise ConfigError("gradient_checkpointing is set, but this transformer does not support it")
-    model.gradient_checkpointing_enable({"use_reentrant": False})
