@@ -6,7 +6,6 @@ labels, repeated labels are found by sorting all candidates. Q texts, S shortlis
 
 from __future__ import annotations
 
-
 from itertools import pairwise
 
 import numpy as np

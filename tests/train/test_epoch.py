@@ -20,7 +20,7 @@ def fresh_trainee(config=TINY):
     texts, names = topic_texts(num_topics=24, per_topic=6)
     labels, _ = labels_by_name(names)
     encoder = build_encoder(config, texts)
-    clusters = cluster_labels(labels, encoder.clustering_features, 4, seed=0)
+    clusters = cluster_labels(labels, encoder.sparse_features, 4, seed=0)
     return start_stage1(encoder, labels, clusters, config)
 
 

@@ -1,7 +1,7 @@
 """Encoders turn inputs (texts, sparse features, embeddings) into query embeddings. N inputs, D dimensions.
 
-Each encoder has two halves: the one here encodes and needs no torch, its twin in `elias_idx.train.encoders` is
-the trainable module that ends up as it.
+Each encoder has two halves: the one here encodes and needs no torch, unless it is a transformer; its twin in
+`elias_idx.train.encoders` is the trainable module that ends up as it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,22 @@ class Encoder(Protocol):
 def load_encoder(kind: str, folder: Path) -> Encoder:
     """Reads the encoder of the given kind from its folder.
 
+    Transformers, and with them torch, are imported only for an encoder that has one.
+
     Raises:
-        FormatError: no encoder is of that kind.
+        FormatError: no encoder is of that kind, or its files are damaged.
+        MissingExtraError: it has a transformer, and packages for that are missing.
     """
     if kind == BagEncoder.kind:
         return BagEncoder.load(folder)
     if kind == PrecomputedEncoder.kind:
         return PrecomputedEncoder.load(folder)
+    if kind == "transformer":
+        from elias_idx.encoders.transformer import TransformerEncoder
+
+        return TransformerEncoder.load(folder)
+    if kind == "bag+transformer":
+        from elias_idx.encoders.hybrid import HybridEncoder
+
+        return HybridEncoder.load(folder)
     raise FormatError(f"{folder}: unknown encoder {kind!r}: the model may come from a newer elias_idx")

@@ -34,12 +34,18 @@ class Optimizers:
     def __init__(
         self, encoder: TrainableEncoder, network: EliasNetwork, config: Config, num_steps: int, factor: float
     ) -> None:
-        dense = [*encoder.dense_parameters(), *network.clusters.parameters()]
-        self.learning_rate = factor * config.learning_rate
-        self.adamw = torch.optim.AdamW(dense, weight_decay=config.weight_decay, fused=True)
+        learning_rate = factor * config.learning_rate
+        clusters = list(network.clusters.parameters())
+        groups = [
+            {"params": clusters, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            *encoder.parameter_groups(config),
+        ]
+        self.adamw = torch.optim.AdamW(groups, fused=True)
+        for group in self.adamw.param_groups:
+            group["full_lr"] = factor * group["lr"]
         self.tables: list[tuple[RowTable, float]] = [
             (network.label_classifiers, factor * config.label_learning_rate),
-            *((table, self.learning_rate) for table in encoder.row_tables()),
+            *((table, learning_rate) for table in encoder.row_tables()),
         ]
         if network.adjacency.logits is not None:
             self.tables.append((network.adjacency.logits, config.adjacency_learning_rate))
@@ -52,7 +58,7 @@ class Optimizers:
         """Sets the learning rates, which must be known before the loss is computed."""
         share = learning_rate_share(self.steps_done, self.num_steps, self.warmup_steps)
         for group in self.adamw.param_groups:
-            group["lr"] = share * self.learning_rate
+            group["lr"] = share * group["full_lr"]
         for table, learning_rate in self.tables:
             table.begin_step(share * learning_rate, immediate=self.immediate)
 

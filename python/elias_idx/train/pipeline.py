@@ -124,6 +124,7 @@ def _train(
     encoder = build_encoder(config, data.inputs).to(config.device)
     if not run.goes_on:
         run.start()
+    encoder.prepare(run.path)
     trainee, state = _start_or_resume(encoder, labels, config, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     log.start(stages.step_number(state))

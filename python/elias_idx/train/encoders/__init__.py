@@ -15,8 +15,19 @@ def build_encoder(config: Config, inputs: Inputs) -> TrainableEncoder:
     """The trainable encoder that the configuration names, over the training inputs.
 
     Raises:
+        ConfigError: the transformer can't be used.
         DataError: the inputs are not what that encoder takes.
+        MissingExtraError: packages for transformers are missing.
     """
     if config.encoder == "precomputed":
         return PrecomputedModule(inputs)
-    return BagModule(inputs, config)
+    if config.encoder == "bag":
+        return BagModule(inputs, config)
+    from elias_idx.train.encoders.transformer import FrozenTransformerModule, TransformerModule
+
+    transformer = (FrozenTransformerModule if config.frozen else TransformerModule)(inputs, config)
+    if config.encoder == "transformer":
+        return transformer
+    from elias_idx.train.encoders.hybrid import HybridModule
+
+    return HybridModule(BagModule(inputs, config), transformer)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,8 +35,8 @@ class BagModule(TrainableEncoder):
                 "an array of embeddings needs encoder = precomputed"
             )
         self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.features)
-        self.sparse_features = self.features.fit_transform(inputs)
-        self._inputs = Ragged.from_scipy(self.sparse_features, torch.device(config.device))
+        self._sparse_features = self.features.fit_transform(inputs)
+        self._inputs = Ragged.from_scipy(self._sparse_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)
         self.embeddings = RowTable(start)
         self.layer_norm = nn.LayerNorm(config.dim, eps=LAYER_NORM_EPSILON)
@@ -43,6 +46,10 @@ class BagModule(TrainableEncoder):
     def dim(self) -> int:
         return self.embeddings.weight.shape[1]
 
+    @property
+    def sparse_features(self) -> sp.csr_matrix:
+        return self._sparse_features
+
     def forward(self, rows: Tensor) -> Tensor:
         bags = bag_product(self._inputs.take(rows), self.embeddings)
         return self.length * F.normalize(self.layer_norm(bags), dim=1)
@@ -50,8 +57,9 @@ class BagModule(TrainableEncoder):
     def row_tables(self) -> list[RowTable]:
         return [self.embeddings]
 
-    def dense_parameters(self) -> list[nn.Parameter]:
-        return list(self.layer_norm.parameters())
+    def parameter_groups(self, config: Config) -> list[dict[str, Any]]:
+        parameters = list(self.layer_norm.parameters())
+        return [{"params": parameters, "lr": config.learning_rate, "weight_decay": config.weight_decay}]
 
     def finished(self) -> BagEncoder:
         tensors = (self.embeddings.weight, self.layer_norm.weight, self.layer_norm.bias)

@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from torch import Tensor, nn
 
+from elias_idx.config import Config
 from elias_idx.encoders import Encoder
 from elias_idx.train.row_table import RowTable
 
 
 class TrainableEncoder(nn.Module, ABC):
-    """What training needs of an encoder over the training inputs.
+    """What training needs of an encoder over the training inputs."""
 
-    Attributes:
-        sparse_features: of the inputs, CSR [N, F], for clustering; None where there are none.
-    """
+    def prepare(self, folder: Path) -> None:
+        """Computes what training needs of the inputs, or finds it in the folder of an interrupted run.
 
-    sparse_features: sp.csr_matrix | None = None
+        Called once, after the module was moved to its device and before anything else is asked of it.
+        """
 
     @property
     @abstractmethod
     def dim(self) -> int:
         """D."""
+
+    @property
+    def sparse_features(self) -> sp.csr_matrix | None:
+        """The inputs' n-grams, [N, F], to make clusters from; None if they have none."""
+        return None
+
+    def dense_features(self) -> npt.NDArray[np.float32] | None:
+        """The inputs' embeddings before training, [N, D'], to make clusters from; None if they say nothing yet."""
+        return None
 
     @abstractmethod
     def forward(self, rows: Tensor) -> Tensor:
@@ -34,17 +46,13 @@ class TrainableEncoder(nn.Module, ABC):
         Without the dropout on them, which training adds for all encoders.
         """
 
-    def dense_features(self) -> npt.NDArray[np.float32] | None:
-        """Embeddings of the inputs before training, [N, D], for clustering; None where they would mean nothing."""
-        return None
-
     @abstractmethod
     def row_tables(self) -> list[RowTable]:
         """The parameters of which a step touches few rows."""
 
     @abstractmethod
-    def dense_parameters(self) -> list[nn.Parameter]:
-        """All other parameters that are trained."""
+    def parameter_groups(self, config: Config) -> list[dict[str, Any]]:
+        """All other parameters that are trained, as groups of AdamW with stage 1's `lr` and their `weight_decay`."""
 
     @abstractmethod
     def finished(self) -> Encoder:

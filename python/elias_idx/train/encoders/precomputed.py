@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from elias_idx.config import Config
 from elias_idx.data import Inputs
 from elias_idx.encoders import PrecomputedEncoder
 from elias_idx.errors import DataError
@@ -30,23 +33,23 @@ class PrecomputedModule(TrainableEncoder):
             )
         checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
         # Torch takes no read-only arrays, such as mapped files.
-        self._embeddings = np.require(checked, requirements="W")
-        self.register_buffer("inputs", torch.from_numpy(self._embeddings), persistent=False)
+        self._dense_features = np.require(checked, requirements="W")
+        self.register_buffer("inputs", torch.from_numpy(self._dense_features), persistent=False)
 
     @property
     def dim(self) -> int:
-        return self._embeddings.shape[1]
+        return self._dense_features.shape[1]
+
+    def dense_features(self) -> npt.NDArray[np.float32]:
+        return self._dense_features
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.get_buffer("inputs")[rows]
 
-    def dense_features(self) -> npt.NDArray[np.float32]:
-        return self._embeddings
-
     def row_tables(self) -> list[RowTable]:
         return []
 
-    def dense_parameters(self) -> list[nn.Parameter]:
+    def parameter_groups(self, config: Config) -> list[dict[str, Any]]:  # noqa: ARG002
         return []
 
     def finished(self) -> PrecomputedEncoder:

@@ -1,0 +1,52 @@
+"""The bag of n-grams and a transformer side by side. N texts, D dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from elias_idx.encoders.bag import BagEncoder
+from elias_idx.encoders.transformer import TransformerEncoder
+
+
+@dataclass(frozen=True)
+class HybridEncoder:
+    """φ(x) = [bag(x), transformer(x)], each of its own fixed length.
+
+    Attributes:
+        bag: the first part.
+        transformer: the second one.
+    """
+
+    kind: ClassVar[str] = "bag+transformer"
+
+    bag: BagEncoder
+    transformer: TransformerEncoder
+
+    @property
+    def dim(self) -> int:
+        """D, the sum of the parts' sizes."""
+        return self.bag.dim + self.transformer.dim
+
+    def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The texts' embeddings, float32 [N, D].
+
+        Raises:
+            DataError: the inputs are an array, or not all strings.
+        """
+        return np.hstack([self.bag.encode(inputs), self.transformer.encode(inputs)])
+
+    def save(self, folder: Path) -> None:
+        """Writes both parts' files into the folder; no two have the same name."""
+        self.bag.save(folder)
+        self.transformer.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> HybridEncoder:
+        """Reads what `save` wrote."""
+        return cls(BagEncoder.load(folder), TransformerEncoder.load(folder))

@@ -1,0 +1,92 @@
+"""Hugging Face encoders and their tokenizers: loaded without running any code of theirs, and saved."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from elias_idx.errors import ConfigError, MissingExtraError
+
+try:
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+except ModuleNotFoundError as error:
+    raise MissingExtraError(error.name or "transformers", "transformer") from error
+
+_WEIGHTS = "model.safetensors"
+
+
+def load_pretrained(name: str) -> tuple[Any, Any]:
+    """The encoder (in float32) and its tokenizer.
+
+    Code that comes with a model isn't run, and weights are read from safetensors files only, since pickles may hold
+    code too.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
+
+    Raises:
+        ConfigError: there is no such encoder, or it can't be used; the text says why.
+    """
+    folder = Path(name).expanduser()
+    is_folder = folder.is_dir()
+    if is_folder:
+        name = str(folder)
+        _check_files(folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"transformer: there is no folder {name}")
+    safely = {"local_files_only": is_folder, "trust_remote_code": False}
+    try:
+        with _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(name, **safely)
+            model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safely)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise ConfigError(f"transformer {name} can't be loaded: {error}") from error
+    if missing := {key for key in info["missing_keys"] if not key.startswith("pooler.")}:
+        raise ConfigError(f"transformer {name} lacks weights of its own architecture: {', '.join(sorted(missing)[:3])}")
+    if model.config.is_encoder_decoder:
+        raise ConfigError(f"transformer {name} has a decoder too: only encoders can be used")
+    if not tokenizer.is_fast:
+        raise ConfigError(f"transformer {name} has no tokenizer.json: save its tokenizer as a fast one")
+    if info["missing_keys"]:
+        model.pooler = None
+    return model.float(), tokenizer
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"transformer: {folder} has no config.json, so it is no Hugging Face encoder")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"transformer: {folder} has no weights as safetensors. Other formats may run code when they are read: "
+            "load the model where you trust it, and save it with save_pretrained"
+        )
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise ConfigError(f"transformer: {folder} has no tokenizer: save it into the same folder with save_pretrained")
+
+
+def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Writes `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` into the folder."""
+    with _without_progress_bars():
+        # Never in parts: the name of the weights' file stays the same.
+        model.save_pretrained(folder, max_shard_size=2**62)
+        tokenizer.save_pretrained(folder, legacy_format=False, save_jinja_files=False)
+    # Safetensors makes files that only their owner can read.
+    shutil.copymode(folder / "config.json", folder / _WEIGHTS)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Transformers shows some even for what takes a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
