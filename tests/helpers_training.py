@@ -14,7 +14,7 @@ TINY = Config(
     batch_size=32,
     train_beam_size=3,
     train_shortlist_size=20,
-    learning_rate=0.02,
+    learning_rate=0.05,
     label_learning_rate=0.05,
     num_threads=1,
 )
