@@ -16,6 +16,7 @@ import elias_idx
 from elias_idx import Index, Model
 from elias_idx.cli.commands import _label_filter, cli
 from elias_idx.data import read_rows, read_training_set, write_rows
+from elias_idx.train import memory
 from helpers_index import build
 from helpers_training import TINY, topic_features, topic_texts
 from oracle import random_parts
@@ -67,6 +68,24 @@ def test_training_reports_every_epoch_with_the_dev_set(folder, tmp_path):
     assert all("dev P@1" in line for line in lines)
     kept = [line.rpartition(",")[0] for line in result.stderr.splitlines() if line.startswith("kept")]
     assert kept == ["kept: stage 1", "kept: stage 2"]
+
+
+def test_a_dry_run_prints_the_memory_by_part(folder, tmp_path):
+    arguments = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"]
+    output = run(*arguments, "--dry-run").stdout
+    for part in ("label classifiers ", "n-grams ", "in all during stage 2", "at most", "available"):
+        assert part in output
+    assert list(tmp_path.iterdir()) == []
+    assert "num_clusters is 99" in run(*arguments, "--dry-run", "--num-clusters", 99, expect=1).output
+
+
+def test_too_little_memory_is_explained(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**20)
+    arguments = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"]
+    output = run(*arguments, "--dim", 512, expect=1).output
+    assert "are available" in output
+    assert "--ignore-memory" in output
+    run(*arguments, "--dim", 512, "--stage1-epochs", 1, "--stage2-epochs", 0, "--ignore-memory")
 
 
 def test_predictions_come_in_order_and_ignore_other_fields(folder, tmp_path):

@@ -38,6 +38,10 @@ _SPANS = {
 _STRING, _DICT_ENTRY = 57, 140
 # Torch, SciPy and scikit-learn themselves, once they have been used.
 _LIBRARIES = 700 * 2**20
+# Of what is written in blocks.
+_BLOCKS = 200 * 2**20
+# Where Linux says what memory there is, and what this process' group may take.
+_MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 # Of the texts, to estimate the number of n-grams.
 _SAMPLED_CHARACTERS = 300_000
 
@@ -170,7 +174,7 @@ def memory_account(config: Config, sizes: ModelSizes) -> MemoryAccount:
         sizes: of data and encoder.
     """
     config = config.with_clusters(sizes.num_labels, default_num_clusters(sizes.num_labels))
-    parts = [*_data_parts(sizes), *_encoder_parts(config, sizes), *_network_parts(config, sizes)]
+    parts = [*_data_parts(config, sizes), *_encoder_parts(config, sizes), *_network_parts(config, sizes)]
     parts += [*_step_parts(config, sizes), *_passing_parts(config, sizes)]
     device = "cpu" if config.device == "cpu" else torch.device(config.device).type
     return MemoryAccount(parts, device)
@@ -182,14 +186,16 @@ def embedding_dim(config: Config, sizes: ModelSizes) -> int:
     return sizes.input_dim or (config.dim if "bag" in config.encoder else 0) + transformer
 
 
-def _data_parts(sizes: ModelSizes) -> list[Part]:
+def _data_parts(config: Config, sizes: ModelSizes) -> list[Part]:
+    on_other_device = config.device != "cpu"
     num_texts, num_pairs = sizes.num_texts, sizes.num_pairs
+    embeddings = num_texts * sizes.input_dim * 4
     texts = sizes.text_bytes + (num_texts * (_STRING + 8) if sizes.text_bytes else 0)
     return [
         Part("libraries", "always", _LIBRARIES, present=True),
         Part("texts", "always", texts, present=True),
-        Part("given embeddings", "always", num_texts * sizes.input_dim * 4, present=True),
-        Part("given embeddings for batches", "always", num_texts * sizes.input_dim * 4, on_device=True),
+        Part("given embeddings", "always", embeddings, present=True),
+        Part("given embeddings for batches", "always", embeddings * on_other_device, on_device=True),
         Part("names of labels", "always", sizes.num_labels * (_STRING + 24), present=True),
         Part("labels of texts", "always", num_pairs * 8 + num_texts * 8, present=True),
         Part("labels of texts for batches", "always", num_pairs * 12 + num_texts * 8, on_device=True),
@@ -234,8 +240,8 @@ def _network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     row = num_labels * dim * width
     lower = ("label_dtype = bfloat16", *(("dim",) if "bag" in config.encoder else ()))
     own, kept = _row_lengths(config, num_labels)
-    # Weights, gradients and two moments of the logits, their softmax and its gradients.
-    learned = num_clusters * kept * (9 + 16 + 24)
+    # Labels, logits and their two moments; and what the best cluster of each label is found with.
+    learned = num_clusters * kept * (9 + 12 + 28)
     lower_kept = ("labels_per_cluster", "num_clusters")
     return [
         Part("cluster classifiers, gradients, moments", "training", num_clusters * dim * 16, on_device=True),
@@ -256,8 +262,14 @@ def _row_lengths(config: Config, num_labels: int) -> tuple[int, int]:
 
 
 def _step_parts(config: Config, sizes: ModelSizes) -> list[Part]:
-    """Scratch of a step: scores of clusters, paths of the beam, pairs of the shortlist, gradients of rows."""
+    """Scratch of a step: scores of clusters, paths of the beam, pairs of the shortlist, gradients of rows.
+
+    On a CPU the core looks at a few queries' paths at a time, and updates rows without keeping gradients unless
+    several parts add up to a step.
+    """
     assert config.num_clusters is not None
+    on_cpu = config.device == "cpu"
+    kept_gradients = 0 if on_cpu and config.accumulation_steps == 1 else config.accumulation_steps
     num_clusters, dim = config.num_clusters, embedding_dim(config, sizes)
     beam = min(num_clusters, config.train_beam_size + EXTRA_CLUSTERS)
     parts = []
@@ -265,7 +277,8 @@ def _step_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         paths = beam * row_length
         pairs = min(config.train_shortlist_size, paths)
         rows = min(sizes.num_labels, config.batch_size * pairs)
-        scratch = config.batch_size * (num_clusters * 16 + paths * 40 + pairs * 64 + dim * 32) + rows * dim * 4
+        scratch = config.batch_size * (num_clusters * 16 + paths * (1 if on_cpu else 40) + pairs * 64 + dim * 32)
+        scratch += kept_gradients * rows * dim * 4
         lower = ("batch_size", "train_shortlist_size", "train_beam_size")
         parts.append(Part("a step", phase, scratch, on_device=True, settings=lower))
     return parts
@@ -282,12 +295,13 @@ def _passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     beam_entries = num_texts * min(config.num_clusters, config.train_beam_size)
     counts = min(beam_entries * sizes.num_pairs // max(1, num_texts), config.num_clusters * num_labels)
     _, kept = _row_lengths(config, num_labels)
-    index = num_labels * dim * 5 + config.num_clusters * (dim * 5 + kept * 8)
+    # The adjacency as CSR; the rest is written block by block, and mapped.
+    index = _BLOCKS + config.num_clusters * kept * 24
     return [
         Part("centroids of labels", "clustering", centroids or dense, settings=("min_char_texts (higher)",)),
         Part("first label classifiers", "stage 1", min(num_labels * dim * 4, LARGEST_BLOCK)),
         Part("texts' scores by cluster and label", "between the stages", beam_entries * 12 + counts * 48),
-        Part("the index", "export", index + config.num_clusters * kept * 12),
+        Part("the index", "export", index),
     ]
 
 
@@ -355,21 +369,22 @@ def _check(account: MemoryAccount, needed: int, available: int, *, on_device: bo
     settings = ", ".join(dict.fromkeys(name for part in largest for name in part.settings))
     raise ConfigError(
         f"training needs about {shown_bytes(needed)} {where}, but {shown_bytes(available)} are available. "
-        f"Most is taken by: {named}." + (f" What lowers it: {settings}." if settings else "")
+        f"Most is taken by: {named}."
+        + (f" What lowers it: {settings}." if settings else "")
+        + " To try anyway: --ignore-memory, or check_memory=False."
     )
 
 
 def available_memory() -> int | None:
     """Bytes of memory that this process may still take; None where the system doesn't say."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
+        limit = (_GROUP / "memory.max").read_text(encoding="ascii").strip()
+        used = int((_GROUP / "memory.current").read_text(encoding="ascii"))
     except OSError:
         return free
     return free if limit == "max" else min(free, int(limit) - used)

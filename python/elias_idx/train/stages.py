@@ -126,8 +126,9 @@ class Stages:
             self.on_epoch(EpochResult(state.epochs[-1], num_epochs, best, is_over, self.current_model))
 
     def current_model(self) -> Model:
-        """The model as it is now; it shares the encoder's memory."""
+        """The model as it is now; it shares the encoder's memory, and its index is mapped from the run's folder."""
         trainee, config = self.trainee, self.trainee.config
-        index = export_index(trainee.network, self.label_names, config.beam_size, config.shortlist_size)
+        path = self.run.path / "index"
+        index = export_index(trainee.network, self.label_names, config.beam_size, config.shortlist_size, path)
         label_counts = trainee.labels.indices.bincount(minlength=len(self.label_names)).cpu().numpy()
         return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.run.description)
