@@ -14,6 +14,7 @@ from elias_idx.config import Config
 from elias_idx.data import write_rows
 from elias_idx.train.clustering import default_num_clusters
 from helpers_training import topic_texts
+from helpers_transformer import save_tiny_transformer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -78,11 +79,8 @@ def write_data(path, has_named_labels):
 
 @pytest.fixture(scope="module")
 def tiny_transformer(tmp_path_factory):
-    from helpers_transformer import save_tiny_transformer
-
-    folder = tmp_path_factory.mktemp("transformer")
-    save_tiny_transformer(folder, words=sorted({word for text in topic_texts()[0] for word in text.split()}))
-    return folder
+    words = sorted({word for text in topic_texts()[0] for word in text.split()})
+    return save_tiny_transformer(tmp_path_factory.mktemp("transformer"), words)
 
 
 def test_every_recipe_is_known_and_listed():
@@ -98,13 +96,12 @@ def test_a_recipe_s_commands_run(name, tmp_path, monkeypatch, request):
     config = Config.from_toml(RECIPES / f"{name}.toml")
     small = SMALL
     if config.encoder == "transformer":
-        small = {**SMALL, "transformer": request.getfixturevalue("tiny_transformer")}
+        small = {**SMALL, "max_tokens": 32, "transformer": request.getfixturevalue("tiny_transformer")}
     (tmp_path / "recipes").symlink_to(RECIPES)
     monkeypatch.chdir(tmp_path)
-    (train, evaluate) = commands(name)
-    for path in map(
-        Path, (train[1], *(train[train.index("--dev") + 1 :][:1] if "--dev" in train else ()), evaluate[2])
-    ):
+    train, evaluate = commands(name)
+    dev = [train[train.index("--dev") + 1]] if "--dev" in train else []
+    for path in map(Path, (train[1], *dev, evaluate[2])):
         if not path.exists():
             write_data(path, has_named_labels=name.startswith("lf-"))
     options = [part for option, value in small.items() for part in (f"--{option.replace('_', '-')}", str(value))]
