@@ -37,7 +37,7 @@ def tiny_model(vocabulary_size, dropout=0.0, seed=0):
             num_hidden_layers=2,
             num_attention_heads=4,
             intermediate_size=64,
-            max_position_embeddings=40,
+            max_position_embeddings=256,
             hidden_dropout_prob=dropout,
             attention_probs_dropout_prob=dropout,
             initializer_range=0.02,

@@ -44,7 +44,7 @@ class Config:
     )
     dim: int = _setting(512, "embedding size of the bag encoder", 1)
     dropout: float = _setting(0.1, "dropout on the embedding", 0, 0.999)
-    embedding_norm: float = _setting(8.0, "length that the bag encoder gives each embedding", 1e-6)
+    embedding_norm: float = _setting(8.0, "length that each embedding is given, unless precomputed", 1e-6)
     word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
     char_ngrams: tuple[int, int] = _setting((3, 5), "shortest and longest character n-gram; 0 0 for none", 0)
     min_word_texts: int = _setting(1, "training texts that a word n-gram must occur in", 1)

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.preprocessing import normalize
 
-from elias_idx.data import Inputs, is_sparse
+from elias_idx.data import Inputs, as_texts, is_sparse
 from elias_idx.errors import DataError, FormatError
 from elias_idx.files import load_tensors, save_tensors
 
@@ -126,12 +126,8 @@ class TextFeatures:
         Raises:
             DataError: the inputs are not all strings.
         """
-        if is_sparse(inputs) or isinstance(inputs, np.ndarray):
-            raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
-        for number, text in enumerate(inputs):
-            if not isinstance(text, str):
-                raise DataError(f"text {number} must be a string, got {type(text).__name__}")
-        counts = sp.hstack([counter.transform(inputs) for counter in self._counters.values()], format="csr")
+        texts = as_texts(inputs)
+        counts = sp.hstack([counter.transform(texts) for counter in self._counters.values()], format="csr")
         return self._sorted(self._tfidf.transform(counts))
 
     @staticmethod

@@ -1,6 +1,6 @@
 """Labelled inputs: reading them, and their labels as sparse matrices."""
 
-from elias_idx.data.contents import Inputs, is_sparse, num_rows
+from elias_idx.data.contents import Inputs, as_texts, is_sparse, num_rows
 from elias_idx.data.jsonl import Row, read_rows, write_rows
 from elias_idx.data.labels import LabelVocabulary
 from elias_idx.data.reading import read_excluded, read_inputs, read_training_set
@@ -11,6 +11,7 @@ __all__ = [
     "LabelVocabulary",
     "Row",
     "TrainingSet",
+    "as_texts",
     "is_sparse",
     "labels_by_name",
     "num_rows",

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from elias_idx.errors import DataError
+
 # Texts, embeddings [N, D], or sparse features [N, F].
 Inputs: TypeAlias = "Sequence[str] | npt.NDArray[np.floating] | sp.csr_matrix"
 
@@ -32,6 +34,20 @@ class Contents(NamedTuple):
         if "labels" not in fields:
             return cls(inputs, None, [])
         return cls(inputs if "text" in fields else None, labels, names)
+
+
+def as_texts(inputs: Inputs) -> Sequence[str]:
+    """The inputs, which must be texts.
+
+    Raises:
+        DataError: they are no texts, or not all strings.
+    """
+    if is_sparse(inputs) or isinstance(inputs, np.ndarray):
+        raise DataError(f"this model takes texts, got an array of {inputs.dtype} of shape {list(inputs.shape)}")
+    for number, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise DataError(f"text {number} must be a string, got {type(text).__name__}")
+    return inputs
 
 
 def num_rows(inputs: Inputs) -> int:

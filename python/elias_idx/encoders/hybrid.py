@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,13 +9,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from elias_idx.data import Inputs
 from elias_idx.encoders.bag import BagEncoder
 from elias_idx.encoders.transformer import TransformerEncoder
 
 
 @dataclass(frozen=True)
 class HybridEncoder:
-    """φ(x) = [bag(x), transformer(x)], each of its own fixed length.
+    """φ(x) = [bag(x), transformer(x)], each of a fixed length.
 
     Attributes:
         bag: the first part.
@@ -33,7 +33,7 @@ class HybridEncoder:
         """D, the sum of the parts' sizes."""
         return self.bag.dim + self.transformer.dim
 
-    def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
+    def encode(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
         Raises:

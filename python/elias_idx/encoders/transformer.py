@@ -6,7 +6,7 @@ N texts, Q of them at once, T tokens of the longest, D dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from elias_idx.data import Inputs, as_texts
 from elias_idx.encoders.pretrained import load_pretrained, save_pretrained
-from elias_idx.encoders.texts import as_texts
 from elias_idx.encoders.tokens import Tokens, batches_by_length, tokenize
 from elias_idx.errors import ConfigError, FormatError, MissingExtraError
 
@@ -127,7 +127,7 @@ class TransformerEncoder:
         """D, the size of the embeddings."""
         return self.transformer.dim
 
-    def encode(self, inputs: Sequence[str]) -> npt.NDArray[np.float32]:
+    def encode(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
         Where the CPU multiplies bfloat16 natively, the transformer computes in it.
@@ -135,14 +135,13 @@ class TransformerEncoder:
         Raises:
             DataError: the inputs are an array, or not all strings.
         """
-        inputs = as_texts(inputs)
-        result = np.empty((len(inputs), self.dim), np.float32)
+        texts = as_texts(inputs)
+        result = np.empty((len(texts), self.dim), np.float32)
         with _serving(self.transformer):
-            for start in range(0, len(inputs), _TEXTS_AT_ONCE):
-                texts = inputs[start : start + _TEXTS_AT_ONCE]
-                tokens = tokenize(self.tokenizer, texts, self.max_tokens)
-                embeddings = self.transformer.embed(tokens, np.arange(len(texts)))
-                result[start : start + len(texts)] = embeddings.cpu().numpy()
+            for start in range(0, len(texts), _TEXTS_AT_ONCE):
+                tokens = tokenize(self.tokenizer, texts[start : start + _TEXTS_AT_ONCE], self.max_tokens)
+                embeddings = self.transformer.embed(tokens, np.arange(len(tokens.lengths)))
+                result[start : start + len(embeddings)] = embeddings.cpu().numpy()
         return result
 
     def save(self, folder: Path) -> None:

@@ -23,11 +23,11 @@ def build_encoder(config: Config, inputs: Inputs) -> TrainableEncoder:
         return PrecomputedModule(inputs)
     if config.encoder == "bag":
         return BagModule(inputs, config)
-    from elias_idx.train.encoders.transformer import FrozenTransformerModule, TransformerModule
-
-    transformer = (FrozenTransformerModule if config.frozen else TransformerModule)(inputs, config)
+    # With these, transformers is imported.
     if config.encoder == "transformer":
-        return transformer
+        from elias_idx.train.encoders.transformer import transformer_module
+
+        return transformer_module(inputs, config)
     from elias_idx.train.encoders.hybrid import HybridModule
 
-    return HybridModule(BagModule(inputs, config), transformer)
+    return HybridModule(inputs, config)

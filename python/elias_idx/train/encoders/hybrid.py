@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,23 @@ import torch
 from torch import Tensor
 
 from elias_idx.config import Config
+from elias_idx.data import Inputs
 from elias_idx.encoders.hybrid import HybridEncoder
 from elias_idx.train.encoders.bag import BagModule
 from elias_idx.train.encoders.base import TrainableEncoder
-from elias_idx.train.encoders.transformer import FrozenTransformerModule, TransformerModule
+from elias_idx.train.encoders.transformer import transformer_module
 from elias_idx.train.row_table import RowTable
 
 
 class HybridModule(TrainableEncoder):
-    """[bag, transformer], each of its own fixed length; see `HybridEncoder`."""
+    """[bag, transformer], both of the same fixed length; see `HybridEncoder`."""
 
-    def __init__(self, bag: BagModule, transformer: TransformerModule | FrozenTransformerModule) -> None:
+    def __init__(self, inputs: Inputs, config: Config) -> None:
         super().__init__()
-        self.bag = bag
-        self.transformer = transformer
+        # So that the whole has the length that a single encoder's embeddings have.
+        config = replace(config, embedding_norm=config.embedding_norm / math.sqrt(2))
+        self.transformer = transformer_module(inputs, config)
+        self.bag = BagModule(inputs, config)
 
     def prepare(self, folder: Path) -> None:
         self.bag.prepare(folder)

@@ -33,18 +33,18 @@ class PrecomputedModule(TrainableEncoder):
             )
         checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
         # Torch takes no read-only arrays, such as mapped files.
-        self._dense_features = np.require(checked, requirements="W")
-        self.register_buffer("inputs", torch.from_numpy(self._dense_features), persistent=False)
+        self._embeddings = np.require(checked, requirements="W")
+        self.register_buffer("inputs", torch.from_numpy(self._embeddings), persistent=False)
 
     @property
     def dim(self) -> int:
-        return self._dense_features.shape[1]
-
-    def dense_features(self) -> npt.NDArray[np.float32]:
-        return self._dense_features
+        return self._embeddings.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.get_buffer("inputs")[rows]
+
+    def dense_features(self) -> npt.NDArray[np.float32]:
+        return self._embeddings
 
     def row_tables(self) -> list[RowTable]:
         return []

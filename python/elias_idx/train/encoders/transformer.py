@@ -13,8 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from elias_idx.config import Config
-from elias_idx.data import Inputs
-from elias_idx.encoders.texts import as_texts
+from elias_idx.data import Inputs, as_texts
 from elias_idx.encoders.tokens import Tokens
 from elias_idx.encoders.transformer import TransformerEncoder
 from elias_idx.errors import ConfigError
@@ -119,6 +118,11 @@ class FrozenTransformerModule(_OverTexts):
 
     def parameter_groups(self, config: Config) -> list[dict[str, Any]]:  # noqa: ARG002
         return []
+
+
+def transformer_module(inputs: Inputs, config: Config) -> TransformerModule | FrozenTransformerModule:
+    """The transformer, tuned or frozen as the configuration says."""
+    return (FrozenTransformerModule if config.frozen else TransformerModule)(inputs, config)
 
 
 def load_transformer(config: Config) -> TransformerEncoder:
