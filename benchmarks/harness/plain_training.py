@@ -49,7 +49,7 @@ class PlainStep:
             start = encoder.embeddings.weight.detach().clone()
             self.bag = nn.EmbeddingBag.from_pretrained(start, freeze=False, mode="sum", sparse=True)
             self.layer_norm = nn.LayerNorm(start.shape[1])
-            self.features = encoder.clustering_features
+            self.features = encoder.sparse_features
             self.length = encoder.length
             dense += self.layer_norm.parameters()
             self.optimizers.append(torch.optim.SparseAdam(self.bag.parameters(), lr=1e-4))

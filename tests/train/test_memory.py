@@ -61,7 +61,7 @@ def test_embeddings_and_transformers_set_the_size():
 
 def test_the_sizes_of_few_texts_are_exact():
     data = TrainingSet(*topic_texts())
-    features = build_encoder(TINY, data.inputs).clustering_features
+    features = build_encoder(TINY, data.inputs).sparse_features
     found = sizes_of(data, TINY)
     assert (found.num_texts, found.num_labels, found.num_pairs) == (480, 45, 960)
     assert (found.num_features, found.num_entries) == (features.shape[1], features.nnz)
