@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -13,24 +14,36 @@ from elias_idx.cli.commands import cli
 from elias_idx.config import Config
 from elias_idx.data import write_rows
 from elias_idx.train.clustering import default_num_clusters
+from elias_idx.train.memory import ModelSizes, TransformerSizes, memory_account
 from helpers_training import topic_texts
 from helpers_transformer import save_tiny_transformer
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
-# Training texts and labels at full size.
+
+class Size(NamedTuple):
+    """Of a whole data set: training texts, labels, labels a text, and roughly the words of a text."""
+
+    num_texts: int
+    num_labels: int
+    labels_per_text: float
+    words: int
+
+
 SIZES = {
-    "amazon-3m": (1_717_899, 2_812_281),
-    "amazon-670k": (490_449, 670_091),
-    "eurlex57k": (45_000, 4_108),
-    "icd10cm": (58_358, 46_881),
-    "lf-amazontitles-1.3m": (2_248_619, 1_305_265),
-    "lf-amazontitles-131k": (294_805, 131_073),
-    "lf-wikipedia-500k": (1_813_391, 501_070),
-    "lf-wikiseealso-320k": (693_082, 312_330),
-    "tibkat": (81_937, 33_318),
-    "wikipedia-500k": (1_813_391, 501_070),
+    "amazon-3m": Size(1_717_899, 2_812_281, 36.04, 100),
+    "amazon-670k": Size(490_449, 670_091, 5.45, 100),
+    "eurlex57k": Size(45_000, 4_108, 5.07, 583),
+    "icd10cm": Size(58_358, 46_881, 3.9, 10),
+    "lf-amazontitles-1.3m": Size(2_248_619, 1_305_265, 22.20, 10),
+    "lf-amazontitles-131k": Size(294_805, 131_073, 2.29, 10),
+    "lf-wikipedia-500k": Size(1_813_391, 501_070, 4.77, 400),
+    "lf-wikiseealso-320k": Size(693_082, 312_330, 2.11, 200),
+    "tibkat": Size(81_937, 33_318, 2.84, 168),
+    "wikipedia-500k": Size(1_813_391, 501_070, 4.77, 400),
 }
+
+BERT_BASE = TransformerSizes(num_parameters=109_482_240, num_layers=12, hidden_size=768, num_heads=12)
 
 SMALL = {
     "num_clusters": 8,
@@ -86,9 +99,9 @@ def tiny_transformer(tmp_path_factory):
 def test_every_recipe_is_known_and_listed():
     assert {path.stem for path in RECIPES.glob("*.toml")} == SIZES.keys()
     listed = (RECIPES / "README.md").read_text(encoding="utf-8")
-    for name, (num_texts, num_labels) in SIZES.items():
+    for name, size in SIZES.items():
         row = next(line for line in listed.splitlines() if f"[{name}]({name}.toml)" in line)
-        assert f"| {num_texts:,} | {num_labels:,} |" in row
+        assert f"| {size.num_texts:,} | {size.num_labels:,} |" in row
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -113,5 +126,28 @@ def test_a_recipe_s_commands_run(name, tmp_path, monkeypatch, request):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_recipe_has_the_usual_number_of_clusters(name):
-    _, num_labels = SIZES[name]
-    assert Config.from_toml(RECIPES / f"{name}.toml").num_clusters == default_num_clusters(num_labels)
+    config = Config.from_toml(RECIPES / f"{name}.toml")
+    assert config.num_clusters == default_num_clusters(SIZES[name].num_labels)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_recipe_s_memory_at_full_size_is_that_of_one_machine(name):
+    config, size = Config.from_toml(RECIPES / f"{name}.toml"), SIZES[name]
+    on_gpu = config.encoder == "transformer"
+    # Word pairs and character n-grams are several times as many as words.
+    features = size.num_texts * size.words * (1 if on_gpu else 3)
+    sizes = ModelSizes(
+        size.num_texts,
+        size.num_labels,
+        num_pairs=int(size.num_texts * size.labels_per_text),
+        num_features=300_000,
+        num_entries=features,
+        text_bytes=size.num_texts * size.words * 7,
+        transformer=BERT_BASE if on_gpu else None,
+    )
+    account = memory_account(config, sizes)
+    assert account.peak() < (128 if on_gpu else 16) * 2**30
+    # Of a GPU with 40 GiB, at most 10 GiB go to the label classifiers, adjacency and their optimisers' state.
+    assert account.peak(on_device=True) < 32 * 2**30
+    of_labels = [part for part in account.parts if part.name.startswith(("label classifiers", "adjacency"))]
+    assert sum(part.num_bytes for part in of_labels if part.span != "until stage 2") < 10 * 2**30
