@@ -26,8 +26,8 @@ def network(rows: list[list[int]], seed: int, *, learned: bool = True, beta: flo
     logits = [torch.randn(len(row)).numpy() for row in rows] if learned else None
     model = EliasNetwork(DIM, Adjacency(arrays, NUM_LABELS, logits, beta), alpha=10.0, label_bias=0.0)
     with torch.no_grad():
-        model.label_weights.normal_()
-        model.label_bias.normal_()
+        model.label_classifiers.weight.normal_()
+        model.label_classifiers.bias.normal_()
     return model
 
 
@@ -49,7 +49,12 @@ def changed(model: EliasNetwork, change: Callable[[EliasNetwork], object]) -> El
 
 
 def one_score(model: EliasNetwork) -> None:
-    for tensor in (model.clusters.weight, model.clusters.bias, model.label_weights, model.label_bias):
+    for tensor in (
+        model.clusters.weight,
+        model.clusters.bias,
+        model.label_classifiers.weight,
+        model.label_classifiers.bias,
+    ):
         tensor.zero_()
 
 
@@ -63,8 +68,10 @@ MODELS = {
     "ties everywhere": lambda: changed(network(overlapping_rows(5), 0, learned=False), one_score),
     "saturated softmax": lambda: changed(network(overlapping_rows(6), 0), lambda m: m.clusters.bias.mul_(1000)),
     "cluster scores underflow": lambda: changed(network(overlapping_rows(7), 0), lambda m: m.clusters.weight.mul_(500)),
-    "label scores underflow": lambda: changed(network(overlapping_rows(8), 0), lambda m: m.label_bias.fill_(-500)),
-    "certain labels": lambda: changed(network(overlapping_rows(9), 0), lambda m: m.label_bias.fill_(500)),
+    "label scores underflow": lambda: changed(
+        network(overlapping_rows(8), 0), lambda m: m.label_classifiers.bias.fill_(-500)
+    ),
+    "certain labels": lambda: changed(network(overlapping_rows(9), 0), lambda m: m.label_classifiers.bias.fill_(500)),
 }
 
 
@@ -86,10 +93,11 @@ def parts_of(index: Index, queries: np.ndarray) -> oracle.Parts:
 
 @pytest.mark.parametrize(("beam_size", "shortlist_size", "k"), [(1, 1, 1), (3, 10, 5), (9, 60, 60), (50, 500, 100)])
 @pytest.mark.parametrize("name", MODELS)
-def test_torch_rust_and_oracle_agree(name, beam_size, shortlist_size, k):
+def test_torch_rust_and_oracle_agree(name, beam_size, shortlist_size, k, tmp_path):
     model = MODELS[name]()
     queries = torch.randn(NUM_QUERIES, DIM)
-    exported = export_index(model, [f"label {label}" for label in range(NUM_LABELS)], beam_size, shortlist_size)
+    names = [f"label {label}" for label in range(NUM_LABELS)]
+    exported = export_index(model, names, beam_size, shortlist_size, tmp_path / "index")
     in_torch = tuple(tensor.numpy() for tensor in model.search(queries, k, beam_size, shortlist_size))
     in_numpy = oracle.search(parts_of(exported, queries.numpy()), queries.numpy(), k, beam_size, shortlist_size)
     oracle.assert_same_results(in_torch, in_numpy)
