@@ -28,27 +28,30 @@ _BEAMS = ((5, 200), (10, 500), (20, 1000), (20, 2000), (40, 2000))
 @click.option("--set", "settings", multiple=True, help="NAME=VALUE in JSON, such as dropout=0.2")
 def main(out: Path, settings: tuple[str, ...]) -> None:
     """Trains with the given settings and prints dev metrics."""
-    config = Config.from_mapping({name: _value(value) for name, value in (item.split("=", 1) for item in settings)})
+    config = Config.from_mapping(dict(map(parse_setting, settings)))
     fit, dev = icd10cm.load().split_dev()
     start = time.perf_counter()
 
     def report(result: EpochResult) -> None:
         if result.ends_stage:
             click.echo(f"stage {result.progress.stage}, {time.perf_counter() - start:.0f} s: {' '.join(settings)}")
-            _print_metrics(result.model(), dev)
+            print_metrics(result.model(), dev)
 
     data = TrainingSet([row.text for row in fit], [row.labels for row in fit])
     train_model(data, out, config, if_exists="overwrite", on_epoch=report)
 
 
-def _value(text: str) -> Any:
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Name and value of a setting written as NAME=VALUE, the value in JSON or a plain string."""
+    name, value = text.split("=", 1)
     try:
-        return json.loads(text)
+        return name, json.loads(value)
     except ValueError:
-        return text
+        return name, value
 
 
-def _print_metrics(model: Model, rows: list[Row]) -> None:
+def print_metrics(model: Model, rows: list[Row]) -> None:
+    """Prints a line for each of several beams and shortlists."""
     texts, labels = [row.text for row in rows], [row.labels for row in rows]
     for beam_size, shortlist_size in _BEAMS:
         metrics = model.evaluate(texts, labels, beam_size=beam_size, shortlist_size=shortlist_size).metrics
