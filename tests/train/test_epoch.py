@@ -8,7 +8,7 @@ import torch
 from elias_idx.data import labels_by_name
 from elias_idx.errors import TrainingError
 from elias_idx.train.batch import Batch, derived_seed
-from elias_idx.train.clustering import cluster_labels
+from elias_idx.train.clustering import ClusteringFeatures, cluster_labels
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.epoch import train_steps
 from elias_idx.train.stage1 import start_stage1
@@ -20,7 +20,7 @@ def fresh_trainee(config=TINY):
     texts, names = topic_texts(num_topics=24, per_topic=6)
     labels, _ = labels_by_name(names)
     encoder = build_encoder(config, texts)
-    clusters = cluster_labels(labels, encoder.sparse_features, 4, seed=0)
+    clusters = cluster_labels(labels, ClusteringFeatures(encoder.sparse_features), 4, seed=0)
     return start_stage1(encoder, labels, clusters, config)
 
 
