@@ -93,6 +93,7 @@ Examples:
 @click.option("--dev", type=_DATA, help="rows to evaluate on after every epoch")
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
+@click.option("--clusters", type=_FILE, help='JSON lines of {"label": ..., "cluster": ...}: the initial clusters')
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
 @click.option("--dry-run", is_flag=True, help="check everything and print the memory that training takes, by part")
@@ -107,6 +108,7 @@ def train(
     dev: Path | None,
     embeddings: Path | None,
     dev_embeddings: Path | None,
+    clusters: Path | None,
     config_file: Path | None,
     tensorboard: Path | None,
     dry_run: bool,
@@ -122,6 +124,7 @@ def train(
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
     from elias_idx.train import EpochResult, IfExists, memory, pipeline
+    from elias_idx.train.given_clusters import read_clusters
     from elias_idx.train.run_folder import run_path
     from elias_idx.train.selection import shown_metrics
 
@@ -137,6 +140,7 @@ def train(
         raise click.UsageError("--embeddings and --encoder precomputed go together")
     data = read_training_set(train_data, embeddings=embeddings)
     dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
+    cluster_names = read_clusters(clusters) if clusters else None
 
     def report(result: EpochResult) -> None:
         progress = result.progress
@@ -149,14 +153,14 @@ def train(
 
     if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
     if dry_run:
-        account = pipeline.dry_run(data, out, config, dev=dev_data, if_exists=if_exists)
+        account = pipeline.dry_run(data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists)
         click.echo("\n".join(account.lines()))
         click.echo(memory.available_line())
         return
     try:
         model = pipeline.train_model(
-            data, out, config, dev=dev_data, if_exists=if_exists, check_memory=not ignore_memory, log_dir=tensorboard,
-            on_epoch=report,
+            data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists,
+            check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)

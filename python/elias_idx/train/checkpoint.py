@@ -38,7 +38,7 @@ class Progress:
     """A finished epoch, and what it came to.
 
     Attributes:
-        stage: 1 or 2.
+        stage: 1 or 2; 0 for a first stage 1, after which labels are clustered again.
         epochs_done: finished epochs of that stage, this one included.
         loss: its mean training loss.
         metrics: of the model after it on dev data, in percent; empty without dev data.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from elias_idx import _core
 from elias_idx.errors import ConfigError
+
+# The label ids of each cluster, ascending.
+Clusters: TypeAlias = "list[npt.NDArray[np.int64]]"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def features_of(encoder: HasFeatures, cluster_by: str | None) -> ClusteringFeatu
     Raises:
         ConfigError: the encoder lacks the features that `cluster_by` names.
     """
-    sparse = encoder.sparse_features
+    sparse = encoder.sparse_features if cluster_by != "dense" else None
     if cluster_by is None:
         cluster_by = "dense" if sparse is None else "sparse"
     dense = encoder.dense_features() if cluster_by != "sparse" else None
@@ -65,12 +68,12 @@ def features_of(encoder: HasFeatures, cluster_by: str | None) -> ClusteringFeatu
         raise ConfigError(f"cluster_by is {cluster_by}, but the encoder has no n-grams: use dense")
     if cluster_by != "sparse" and dense is None:
         raise ConfigError(f"cluster_by is {cluster_by}, but the encoder has no embeddings before training: use sparse")
-    return ClusteringFeatures(sparse if cluster_by != "dense" else None, dense)
+    return ClusteringFeatures(sparse, dense)
 
 
 def cluster_labels(
     labels: sp.csr_matrix, features: ClusteringFeatures, num_clusters: int, seed: int, num_threads: int | None = None
-) -> list[npt.NDArray[np.int64]]:
+) -> Clusters:
     """Splits the labels into clusters of nearly equal size.
 
     A label is known by the normalised sum of its texts' features. Of both kinds each is normalised, so that they
@@ -105,7 +108,7 @@ def cluster_labels(
     return members(cluster_of, num_clusters)
 
 
-def members(cluster_of: npt.NDArray[np.integer], num_clusters: int) -> list[npt.NDArray[np.int64]]:
+def members(cluster_of: npt.NDArray[np.integer], num_clusters: int) -> Clusters:
     """The label ids of each cluster, ascending.
 
     Args:

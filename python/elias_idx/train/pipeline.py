@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 
@@ -18,9 +19,10 @@ from elias_idx.model import Model
 from elias_idx.train import memory
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Position, RunState
-from elias_idx.train.clustering import cluster_labels, default_num_clusters, features_of
+from elias_idx.train.clustering import ClusteringFeatures, Clusters, cluster_labels, default_num_clusters, features_of
 from elias_idx.train.encoders import TrainableEncoder, build_encoder
 from elias_idx.train.epoch import Trainee
+from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
 from elias_idx.train.run_folder import IfExists, RunFolder, describe_run
 from elias_idx.train.selection import Selection
@@ -35,6 +37,7 @@ def train_model(
     config: Config | None = None,
     *,
     dev: TrainingSet | None = None,
+    clusters: Mapping[str, str] | None = None,
     if_exists: IfExists = "error",
     check_memory: bool = True,
     log_dir: str | PathLike[str] | None = None,
@@ -54,6 +57,8 @@ def train_model(
         out: the folder to write.
         config: the settings.
         dev: what epochs are compared on.
+        clusters: the initial cluster of each label, by name, instead of clusters made from the texts; there are as
+            many as names among those of the training labels. Labels that aren't trained may have one too.
         if_exists: what to do with a model or an unfinished run at `out`: refuse, start over, or go on. A model that
             is there already stays until the new one is whole.
         check_memory: whether a run is refused whose estimated memory is more than there is; see `dry_run`.
@@ -70,9 +75,9 @@ def train_model(
         MissingExtraError: a package is missing that the settings ask for.
     """
     out = Path(out).absolute()
-    data, config = _completed(data, config)
+    data, config, given = _completed(data, config, clusters)
     selection = Selection.check(config, data, dev)
-    run = RunFolder.check(out, if_exists, describe_run(config, data, dev))
+    run = RunFolder.check(out, if_exists, describe_run(config, data, dev, given))
     if if_exists == "resume" and out.exists() and not run.goes_on:
         finished = Model.load(out)
         run.check_same(finished.settings, f"the model at {out}")
@@ -80,7 +85,7 @@ def train_model(
     with TrainingLog(log_dir) as log, _torch_state(config):
         if check_memory:
             memory.check_memory(memory.memory_account(config, memory.sizes_of(data, config)))
-        model = _train(data, config, run, selection, log, on_epoch)
+        model = _train(data, config, given, run, selection, log, on_epoch)
         model.save(out, overwrite=if_exists != "error")
     run.remove()
     return Model.load(out)
@@ -92,68 +97,101 @@ def dry_run(
     config: Config | None = None,
     *,
     dev: TrainingSet | None = None,
+    clusters: Mapping[str, str] | None = None,
     if_exists: IfExists = "error",
 ) -> memory.MemoryAccount:
     """Checks what `train_model` checks before it starts, and gives the memory that it would take.
 
     Args and errors are `train_model`'s; a run that takes too much memory is no error.
     """
-    data, config = _completed(data, config)
+    data, config, given = _completed(data, config, clusters)
     Selection.check(config, data, dev)
-    RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev))
+    RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev, given))
     with _torch_state(config):
         return memory.memory_account(config, memory.sizes_of(data, config))
 
 
-def _completed(data: TrainingSet, config: Config | None) -> tuple[TrainingSet, Config]:
-    """The labels that occur, and the settings that follow from their number."""
-    data = data.without_unused_labels()
+def _completed(
+    data: TrainingSet, config: Config | None, clusters: Mapping[str, str] | None
+) -> tuple[TrainingSet, Config, Clusters | None]:
+    """The labels that occur, the settings that follow from their number, and their given clusters."""
+    data, config, given = data.without_unused_labels(), config or Config(), None
     num_labels = len(data.label_names)
-    return data, (config or Config()).with_clusters(num_labels, default_num_clusters(num_labels))
+    if clusters is not None:
+        given = clusters_of_labels(clusters, data.label_names)
+        config = with_given_clusters(config, len(given))
+    return data, config.with_clusters(num_labels, default_num_clusters(num_labels)), given
 
 
 def _train(
     data: TrainingSet,
     config: Config,
+    given: Clusters | None,
     run: RunFolder,
     selection: Selection,
     log: TrainingLog,
     on_epoch: Callable[[EpochResult], None] | None,
 ) -> Model:
-    labels = data.labels
-    encoder = build_encoder(config, data.inputs).to(config.device)
     if not run.goes_on:
         run.start()
-    encoder.prepare(run.path)
-    trainee, state = _start_or_resume(encoder, labels, config, run)
+    trainee, state = _start_or_resume(data, config, given, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     log.start(stages.step_number(state))
+    if state.position.stage == 0:
+        state = replace(stages.finish(state), position=Position(stage=1))
+        clusters = _cluster_again(trainee, data.labels)
+        # The memory is needed for what takes their place.
+        del trainee, stages
+        trainee = start_stage1(_fresh_encoder(data, config, run), data.labels, clusters, config)
+        stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     if state.position.stage == 1:
         state = stages.finish(state)
         if config.stage2_epochs:
-            start_stage2(trainee, approximate_adjacency(trainee, labels))
+            start_stage2(trainee, approximate_adjacency(trainee, data.labels))
         state = replace(state, position=Position(stage=2))
     stages.finish(state)
     return stages.current_model()
 
 
 def _start_or_resume(
-    encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config, run: RunFolder
+    data: TrainingSet, config: Config, given: Clusters | None, run: RunFolder
 ) -> tuple[Trainee, RunState]:
     """What is trained and how far it is, from the run's newest checkpoint if it has one.
 
     A checkpoint holds all weights and the adjacency. The encoder's features are made from the data each time, which
     gives the same ones.
     """
+    encoder = _fresh_encoder(data, config, run)
     if state := run.checkpoints.state():
-        return run.checkpoints.load_trainee(state.position, encoder, labels, config), state
-    clusters = run.load_clusters()
+        return run.checkpoints.load_trainee(state.position, encoder, data.labels, config), state
+    clusters = run.load_clusters() or given
     if clusters is None:
         assert config.num_clusters is not None
         features = features_of(encoder, config.cluster_by)
-        clusters = cluster_labels(labels, features, config.num_clusters, config.seed, config.num_threads)
+        clusters = cluster_labels(data.labels, features, config.num_clusters, config.seed, config.num_threads)
         run.save_clusters(clusters)
-    return start_stage1(encoder, labels, clusters, config), RunState(Position(stage=1))
+    first_stage = 0 if config.recluster_epochs else 1
+    return start_stage1(encoder, data.labels, clusters, config), RunState(Position(first_stage))
+
+
+def _fresh_encoder(data: TrainingSet, config: Config, run: RunFolder) -> TrainableEncoder:
+    """The untrained encoder, the same one each time."""
+    torch.manual_seed(config.seed)
+    encoder = build_encoder(config, data.inputs).to(config.device)
+    encoder.prepare(run.path)
+    return encoder
+
+
+def _cluster_again(trainee: Trainee, labels: sp.csr_matrix) -> Clusters:
+    """Clusters from the trained embeddings, beside the sparse features if there are any."""
+    embeddings = np.empty((trainee.num_texts, trainee.encoder.dim), np.float32)
+    at = 0
+    for part in trainee.embed_all():
+        embeddings[at : at + len(part)] = part.cpu().numpy()
+        at += len(part)
+    config, num_clusters = trainee.config, trainee.network.adjacency.num_clusters
+    features = ClusteringFeatures(trainee.encoder.sparse_features, embeddings)
+    return cluster_labels(labels, features, num_clusters, config.seed, config.num_threads)
 
 
 @contextmanager

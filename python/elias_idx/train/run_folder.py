@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
@@ -19,6 +19,7 @@ from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.model import check_replaceable
 from elias_idx.train.checkpoint import Checkpoints
+from elias_idx.train.clustering import Clusters
 
 IfExists = Literal["error", "overwrite", "resume"]
 
@@ -103,12 +104,12 @@ class RunFolder:
         """The run's checkpoints."""
         return Checkpoints(self.path)
 
-    def save_clusters(self, clusters: Sequence[npt.NDArray[np.int64]]) -> None:
+    def save_clusters(self, clusters: Clusters) -> None:
         """Keeps the initial clusters, so that a run resumed before its first checkpoint needn't make them again."""
         with replacing(self.path / _CLUSTERS) as partial:
             save_tensors(partial, {"labels": np.concatenate(clusters), "sizes": np.array([len(c) for c in clusters])})
 
-    def load_clusters(self) -> list[npt.NDArray[np.int64]] | None:
+    def load_clusters(self) -> Clusters | None:
         """The label ids of each cluster; None if they were not saved."""
         if not (self.path / _CLUSTERS).exists():
             return None
@@ -121,10 +122,18 @@ class RunFolder:
             shutil.rmtree(self.path)
 
 
-def describe_run(config: Config, train: TrainingSet, dev: TrainingSet | None) -> dict[str, Any]:
-    """What makes a run what it is: its settings, and fingerprints of its data as "training_data" and "dev_data"."""
+def describe_run(
+    config: Config, train: TrainingSet, dev: TrainingSet | None, clusters: Clusters | None
+) -> dict[str, Any]:
+    """What makes a run what it is: its settings, and fingerprints of its data and of given clusters."""
     # Through JSON, so that it compares to what is read from a file.
     settings: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     for name in _CHANGEABLE:
         del settings[name]
-    return {**settings, "training_data": train.fingerprint(), "dev_data": None if dev is None else dev.fingerprint()}
+    given = json.dumps([cluster.tolist() for cluster in clusters or []])
+    return {
+        **settings,
+        "training_data": train.fingerprint(),
+        "dev_data": None if dev is None else dev.fingerprint(),
+        "given_clusters": None if clusters is None else hashlib.sha256(given.encode()).hexdigest(),
+    }

@@ -61,7 +61,7 @@ class Stages:
         """Runs what is left of a stage's epochs; then the trainee is that of the best one."""
         config, stage = self.trainee.config, state.position.stage
         optimizers = self.trainee.optimizers(
-            self._num_epochs(stage), 1.0 if stage == 1 else config.stage2_learning_rate_factor
+            self._num_epochs(stage), config.stage2_learning_rate_factor if stage == 2 else 1.0
         )
         if state.position != Position(stage):
             self.run.checkpoints.load_optimizers(state.position, optimizers)
@@ -76,7 +76,7 @@ class Stages:
     def step_number(self, state: RunState) -> int:
         """Steps before the state, as if no stage had ended early."""
         position = state.position
-        epochs = position.epochs_done + (self._num_epochs(1) if position.stage == 2 else 0)
+        epochs = position.epochs_done + sum(map(self._num_epochs, range(position.stage)))
         return epochs * self.trainee.steps_per_epoch + position.steps_done
 
     def _finish_epoch(self, state: RunState, optimizers: Optimizers) -> RunState:
@@ -108,7 +108,7 @@ class Stages:
 
     def _num_epochs(self, stage: int) -> int:
         config = self.trainee.config
-        return config.stage1_epochs if stage == 1 else config.stage2_epochs
+        return (config.recluster_epochs, config.stage1_epochs, config.stage2_epochs)[stage]
 
     def _is_over(self, state: RunState) -> bool:
         return self.selection.ends_stage(state.stage_epochs, self._num_epochs(state.position.stage))
