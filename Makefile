@@ -19,14 +19,15 @@ demo: $(VENV)/.demo
 
 test: lint types test-rust test-python
 
-# All tests at the best level, those of searches at each one below it too.
+# All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test
 	cargo test --release --workspace
 	$(call at_lower_levels,cargo test --release --package elias-idx)
 
 test-python: $(VENV)/.test
 	$(BIN)/python -m pytest
-	$(call at_lower_levels,$(BIN)/python -m pytest --quiet tests/test_parity.py tests/test_index_*.py)
+	$(call at_lower_levels,$(BIN)/python -m pytest --quiet tests/test_parity.py tests/test_index_*.py \
+		tests/train/test_fused.py tests/train/test_row_table.py)
 
 # Runs a command at each level below the best.
 define at_lower_levels

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py icd10cm
     python benchmarks/train_step.py 670K
 
-The data are made up in the shape of real sets. Both stages are trained for some steps first; both contestants then go
+The data are made up in the shape of real sets. Both stages are trained for some steps first; then both contestants go
 on from the same weights. A quick look: `python benchmarks/train_step.py icd10cm --texts 5000 --rounds 2 --warm-up 10`.
 """
 
@@ -163,8 +163,8 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Command: `{results['command']}`. {shape['num_labels']:,} labels in {shape['num_clusters']:,} clusters, "
         f"{features}, made up; batches of 256 texts, B = 10, S = 500, label classifiers in {settings['label_dtype']}. "
-        f"Milliseconds a step: the median of {settings['rounds']} rounds, and the least; contestants take turns in a "
-        "round. *Plain* gathers the classifiers of each text's shortlist, has dense gradients of them and AdamW, finds "
+        f"Milliseconds a step: the median of {settings['rounds']} rounds, and the least; contestants take turns. "
+        "*Plain* gathers the classifiers of each text's shortlist, has dense gradients of them and AdamW, finds "
         "repeated labels by sorting, and uses EmbeddingBag with SparseAdam.\n"
     )
     yield row("D", "stage", "threads", "elias_idx", "plain", "ratio")

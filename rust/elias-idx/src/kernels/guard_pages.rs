@@ -204,6 +204,63 @@ fn codes_are_read_no_further_than_they_go() {
 }
 
 #[test]
+fn trained_rows_are_touched_no_further_than_they_go() {
+    for dim in DIMS {
+        let (values, others) = (numbers(7 * dim, 1), numbers(7 * dim, 2));
+        let halves: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
+        let (row, gradient) = (&values[..dim], &others[..dim]);
+        let queries_at_end = AtPageEnd::new(&values);
+        let queries = MatrixView::new(&queries_at_end, dim);
+        let (row_at_end, gradient_at_end) = (AtPageEnd::new(row), AtPageEnd::new(gradient));
+        let half_at_end = AtPageEnd::new(&halves[..dim]);
+        for kernels in Kernels::available() {
+            let what = format!("{kernels:?} {dim}");
+            for (row, row_at_end) in [
+                (RowValues::Float32(row), RowValues::Float32(&row_at_end)),
+                (RowValues::BFloat16(&halves[..dim]), RowValues::BFloat16(&half_at_end)),
+            ] {
+                let ids = [0, 1, 2, 3, 6];
+                let (mut expected, mut found) = ([0.0; 5], AtPageEnd::zeroed(5));
+                kernels.row_dots(row, MatrixView::new(&values, dim), &ids, &mut expected);
+                kernels.row_dots(row_at_end, queries, &AtPageEnd::new(&ids), found.get_mut());
+                assert_same(&found, &expected, &what);
+            }
+            let mut sums = AtPageEnd::zeroed(7 * dim);
+            let mut sum = AtPageEnd::zeroed(dim);
+            let pairs = [(6, 0.5), (0, 2.0)];
+            kernels.add_pairs(&row_at_end, queries, &pairs, sum.get_mut(), sums.get_mut());
+            kernels.add_scaled(0.5, &row_at_end, sum.get_mut());
+            kernels.softmax_gradient(&row_at_end, 2.0, sum.get_mut());
+            assert!(kernels.mean_square(&row_at_end) > 0.0);
+            let (mut weight, mut momentum) = (AtPageEnd::new(row), AtPageEnd::new(row));
+            let (mut second_moment, mut losses) = (AtPageEnd::zeroed(dim), AtPageEnd::zeroed(dim));
+            let [weight, momentum] = [&mut weight, &mut momentum].map(AtPageEnd::get_mut);
+            let scales = AdamScales {
+                momentum_rate: 0.1,
+                second_moment_rate: 0.1,
+                learning_rate: 0.1,
+                correction: 1.0,
+                epsilon: 1e-8,
+            };
+            let row = ElementRow { weight, momentum, second_moment: second_moment.get_mut() };
+            kernels.update_elements(row, &gradient_at_end, scales);
+            kernels.update_row(MomentRow::Float32 { weight, momentum }, &gradient_at_end, 0.1, 0.1);
+            let out = PairLosses { losses: losses.get_mut(), by_logit: weight, by_path: momentum };
+            kernels.irrelevant_pairs(&gradient_at_end, &AtPageEnd::zeroed(dim), out);
+            let (mut weight, mut momentum) =
+                (AtPageEnd::new(&halves[..dim]), AtPageEnd::new(&halves[..dim]));
+            let row = MomentRow::BFloat16 {
+                weight: weight.get_mut(),
+                momentum: momentum.get_mut(),
+                rounding: Rounding(1),
+            };
+            kernels.update_row(row, &gradient_at_end, 0.1, 0.1);
+            assert_ne!(*weight, halves[..dim]);
+        }
+    }
+}
+
+#[test]
 fn lists_are_read_no_further_than_they_go() {
     for len in [1, 3, 7, 16, 31, 63, 64, 65, 100, 1023, 1025, 2048] {
         let values: Vec<f32> = numbers(len, 1).iter().map(|value| 5.0 * value).collect();

@@ -465,3 +465,5 @@ pub(crate) fn prefetch(from: *const i8, len: usize) {
 mod guard_pages;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod train_tests;

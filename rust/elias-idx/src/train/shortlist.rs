@@ -275,3 +275,127 @@ impl Found {
         out[count..].fill(Pair::UNUSED);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NUM_LABELS: usize = 60;
+
+    /// Rows of distinct labels as padded and transposed arrays.
+    struct Edges {
+        width: usize,
+        labels: Vec<i64>,
+        lengths: Vec<i64>,
+        label_offsets: Vec<i64>,
+        label_slots: Vec<i64>,
+    }
+
+    impl Edges {
+        fn new(rows: &[Vec<u32>]) -> Self {
+            let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
+            let mut labels = vec![0; rows.len() * width];
+            let mut slots = vec![Vec::new(); NUM_LABELS];
+            for (cluster, row) in rows.iter().enumerate() {
+                for (place, &label) in row.iter().enumerate() {
+                    let slot = cluster * width + place;
+                    labels[slot] = i64::from(label);
+                    slots[label as usize].push(slot as i64);
+                }
+            }
+            let mut label_offsets = vec![0];
+            label_offsets.extend(slots.iter().scan(0, |end, slots| {
+                *end += slots.len() as i64;
+                Some(*end)
+            }));
+            let lengths = rows.iter().map(|row| row.len() as i64).collect();
+            Self { width, labels, lengths, label_offsets, label_slots: slots.concat() }
+        }
+
+        fn rows(&self) -> AdjacencyRows<'_> {
+            AdjacencyRows {
+                width: self.width,
+                labels: &self.labels,
+                lengths: &self.lengths,
+                label_offsets: &self.label_offsets,
+                label_slots: &self.label_slots,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pairs_are_those_of_sorting_and_cutting(
+            rows in prop::collection::vec(
+                prop::collection::btree_set(0..NUM_LABELS as u32, 0..30), 1..8,
+            ),
+            scores in prop::collection::vec((0..=4_u8).prop_map(|s| f32::from(s) / 4.0), 8),
+            in_beam in prop::collection::vec(any::<bool>(), 8),
+            own in prop::collection::btree_map(0..NUM_LABELS as i64, 0.1..=1.0_f32, 0..6),
+            size in 1..70_usize,
+            count in 1..100_usize,
+        ) {
+            let rows: Vec<Vec<u32>> = rows.into_iter().map(|row| row.into_iter().collect()).collect();
+            let edges = Edges::new(&rows);
+            let beam: Vec<i64> =
+                (0..rows.len()).map(|c| if in_beam[c] { c as i64 } else { -1 }).collect();
+            let mut reached = Reached::default();
+            reached.fill(&beam, rows.len()).unwrap();
+            let (labels, relevance): (Vec<i64>, Vec<f32>) = own.iter().unzip();
+            let offsets = [0, labels.len() as i64];
+            let positives = Positives { offsets: &offsets, labels: &labels, relevance: &relevance };
+
+            let mut best: BTreeMap<u32, f32> = BTreeMap::new();
+            for (row, (&score, &cluster)) in rows.iter().zip(scores.iter().zip(&beam)) {
+                for &label in row.iter().filter(|_| cluster >= 0) {
+                    let entry = best.entry(label).or_insert(score);
+                    *entry = entry.max(score);
+                }
+            }
+            let mut order: Vec<u32> = best.keys().copied().collect();
+            order.sort_by(|a, b| best[b].total_cmp(&best[a]).then(a.cmp(b)));
+            let expected: Vec<_> = order
+                .iter()
+                .enumerate()
+                .map(|(rank, label)| (*label, best[label], own.get(&i64::from(*label)), rank < size))
+                .filter(|(.., relevance, shortlisted)| *shortlisted || relevance.is_some())
+                .map(|(label, score, relevance, shortlisted)| {
+                    (label, score, relevance.copied().unwrap_or(0.0), shortlisted)
+                })
+                .collect();
+
+            let mut shortlister = Shortlister::default();
+            for kernels in Kernels::available() {
+                let paths = Paths {
+                    kernels,
+                    reached: &reached,
+                    rows: &edges.rows(),
+                    num_labels: NUM_LABELS,
+                    cluster_scores: &scores[..rows.len()],
+                    positives: &positives,
+                    size,
+                };
+                let mut out = vec![Pair::UNUSED; size + labels.len()];
+                shortlister.fill(&paths, 0, count, &mut out).unwrap();
+                let mut found: Vec<_> = out.iter().filter(|pair| pair.is_used()).collect();
+                found.sort_by(|a, b| b.path_score.total_cmp(&a.path_score).then(a.label.cmp(&b.label)));
+                for pair in &found {
+                    let (number, place) =
+                        (pair.slot as usize / edges.width, pair.slot as usize % edges.width);
+                    let cluster = reached.clusters[number] as usize;
+                    prop_assert_eq!(rows[cluster][place], pair.label);
+                    prop_assert_eq!(scores[cluster], pair.path_score);
+                }
+                let found: Vec<_> = found
+                    .iter()
+                    .map(|pair| (pair.label, pair.path_score, pair.relevance, pair.shortlisted))
+                    .collect();
+                prop_assert_eq!(&found, &expected);
+            }
+        }
+    }
+}
