@@ -95,7 +95,7 @@ def test_texts_are_cut_off(folder):
 def test_batching_does_not_change_embeddings(folder, monkeypatch):
     encoder = TransformerEncoder.from_pretrained(folder, "mean", max_tokens=20, length=1.0)
     together = encoder.encode(TEXTS * 3)
-    monkeypatch.setitem(serving._TOKENS_AT_ONCE, "cpu", 1)
+    monkeypatch.setattr(serving, "tokens_at_once", lambda _: 1)
     monkeypatch.setattr(serving, "_TEXTS_AT_ONCE", 4)
     assert encoder.encode(TEXTS * 3) == pytest.approx(together, abs=1e-5)
 

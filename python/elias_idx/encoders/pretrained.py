@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from elias_idx.errors import ConfigError, MissingExtraError
 
 try:
-    from transformers import AutoModel, AutoTokenizer
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
     from transformers.utils import logging
 except ModuleNotFoundError as error:
     raise MissingExtraError(error.name or "transformers", "transformer") from error
@@ -33,20 +34,10 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     Raises:
         ConfigError: there is no such encoder, or it can't be used; the text says why.
     """
-    folder = Path(name).expanduser()
-    is_folder = folder.is_dir()
-    if is_folder:
-        name = str(folder)
-        _check_files(folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ConfigError(f"transformer: there is no folder {name}")
-    safely = {"local_files_only": is_folder, "trust_remote_code": False}
-    try:
-        with _without_progress_bars():
-            tokenizer = AutoTokenizer.from_pretrained(name, **safely)
-            model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **safely)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"transformer {name} can't be loaded: {error}") from error
+    name, options = _source(name)
+    with _explained(name), _without_progress_bars():
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options)
     if missing := {key for key in info["missing_keys"] if not key.startswith("pooler.")}:
         raise ConfigError(f"transformer {name} lacks weights of its own architecture: {', '.join(sorted(missing)[:3])}")
     if model.config.is_encoder_decoder:
@@ -56,6 +47,28 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     if info["missing_keys"]:
         model.pooler = None
     return model.float(), tokenizer
+
+
+def load_architecture(name: str) -> Any:
+    """The encoder without memory for its weights, to tell its sizes.
+
+    Raises:
+        ConfigError: as `load_pretrained`.
+    """
+    name, options = _source(name)
+    with _explained(name), torch.device("meta"):
+        return AutoModel.from_config(AutoConfig.from_pretrained(name, **options), trust_remote_code=False)
+
+
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """A folder or a name on the hub, and how to load from it."""
+    folder = Path(name).expanduser()
+    is_folder = folder.is_dir()
+    if is_folder:
+        _check_files(folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"transformer: there is no folder {name}")
+    return str(folder) if is_folder else name, {"local_files_only": is_folder, "trust_remote_code": False}
 
 
 def _check_files(folder: Path) -> None:
@@ -78,6 +91,14 @@ def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
         tokenizer.save_pretrained(folder, legacy_format=False, save_jinja_files=False)
     # Safetensors makes files that only their owner can read.
     shutil.copymode(folder / "config.json", folder / _WEIGHTS)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise ConfigError(f"transformer {name} can't be loaded: {error}") from error
 
 
 @contextmanager

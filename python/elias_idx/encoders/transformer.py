@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from elias_idx.data import Inputs, as_texts
 from elias_idx.encoders.pretrained import load_pretrained, save_pretrained
-from elias_idx.encoders.tokens import Tokens, batches_by_length, tokenize
+from elias_idx.encoders.tokens import Tokens, batches_by_length, tokenize, tokens_at_once
 from elias_idx.errors import ConfigError, FormatError, MissingExtraError
 
 try:
@@ -31,10 +31,6 @@ except ModuleNotFoundError as error:
 
 # Texts that are sorted by length together.
 _TEXTS_AT_ONCE = 4096
-# Tokens that go through the model together: on a CPU as many as its caches like (512 to 2048 take the same time, 4096
-# half as much again), on a GPU enough to keep it busy.
-_TOKENS_AT_ONCE = {"cpu": 1024}
-_TOKENS_AT_ONCE_ELSEWHERE = 16384
 
 
 class TextTransformer(nn.Module):
@@ -88,8 +84,7 @@ class TextTransformer(nn.Module):
         """
         forward = partial(checkpoint, self, use_reentrant=False) if recompute else self
         device = next(self.model.parameters()).device
-        at_once = _TOKENS_AT_ONCE.get(device.type, _TOKENS_AT_ONCE_ELSEWHERE)
-        batches = list(batches_by_length(tokens.lengths[texts], at_once))
+        batches = list(batches_by_length(tokens.lengths[texts], tokens_at_once(device.type)))
         parts = []
         for batch in batches:
             ids, present = tokens.rectangle(texts[batch])

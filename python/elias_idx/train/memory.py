@@ -18,6 +18,7 @@ import torch
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet, is_sparse
+from elias_idx.encoders.tokens import tokens_at_once
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.features import TextFeatures
 from elias_idx.train.clustering import default_num_clusters
@@ -66,14 +67,14 @@ class TransformerSizes:
         """What a forward pass keeps for the backward pass, for `tokens` tokens in texts of `length` tokens.
 
         34 · hidden + 5 · heads · length numbers of 16 bits a token and layer (Korthikanti et al., "Reducing Activation
-        Recomputation in Large Transformer Models", 2022), twice as much in float32. With gradient checkpointing the
-        layers' inputs and one layer's activations.
+        Recomputation in Large Transformer Models", 2022), twice as much in float32. With gradient checkpointing only
+        those of the tokens that go through the transformer together.
         """
         width = 1 if config.precision == "bfloat16" else 2
-        layer = tokens * width * (34 * self.hidden_size + 5 * self.num_heads * length)
         if config.gradient_checkpointing:
-            return layer + tokens * width * 2 * self.hidden_size * self.num_layers
-        return layer * self.num_layers
+            at_once = tokens_at_once(config.device.partition(":")[0])
+            tokens = min(tokens, max(length, at_once))
+        return tokens * width * (34 * self.hidden_size + 5 * self.num_heads * length) * self.num_layers
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ def _passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
 def sizes_of(data: TrainingSet, config: Config) -> ModelSizes:
     """The sizes of a training set and the encoder over it; n-grams are counted in a sample of the texts."""
     num_texts, num_labels = data.labels.shape
-    sizes = ModelSizes(num_texts, num_labels, data.labels.nnz)
+    sizes = ModelSizes(num_texts, num_labels, data.labels.nnz, transformer=transformer_sizes(config))
     if isinstance(data.inputs, np.ndarray):
         return replace(sizes, input_dim=data.inputs.shape[-1])
     if is_sparse(data.inputs):
@@ -316,6 +317,23 @@ def sizes_of(data: TrainingSet, config: Config) -> ModelSizes:
     num_features, num_entries = _ngram_sizes(data.inputs, config)
     text_bytes = sum(map(len, data.inputs))
     return replace(sizes, num_features=num_features, num_entries=num_entries, text_bytes=text_bytes)
+
+
+def transformer_sizes(config: Config) -> TransformerSizes | None:
+    """The sizes of the transformer that the configuration names, if the encoder has one.
+
+    Raises:
+        ConfigError: there is no such transformer.
+        MissingExtraError: packages for transformers are missing.
+    """
+    if "transformer" not in config.encoder or config.transformer is None:
+        return None
+    from elias_idx.encoders.pretrained import load_architecture
+
+    model = load_architecture(config.transformer)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    sizes = model.config
+    return TransformerSizes(num_parameters, sizes.num_hidden_layers, sizes.hidden_size, sizes.num_attention_heads)
 
 
 def _ngram_sizes(texts: Sequence[str], config: Config) -> tuple[int, int]:
