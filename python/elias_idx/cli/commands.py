@@ -86,7 +86,8 @@ def _config_options(command: _Command) -> _Command:
 Examples:
   elias-idx train train.jsonl --out model
   elias-idx train train.jsonl --dev dev.jsonl --out model --stage1-epochs 8
-  elias-idx train train.jsonl --out model --config settings.toml --resume"""
+  elias-idx train train.jsonl --out model --config settings.toml --resume
+  torchrun --nproc-per-node 2 -m elias_idx train train.jsonl --out model"""
 )
 @click.argument("train_data", metavar="DATA", type=_DATA)
 @click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
@@ -123,7 +124,7 @@ def train(
     a Parquet file (or a folder of them) with such columns; a .txt file in the bag-of-words format of the extreme
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
-    from elias_idx.train import EpochResult, IfExists, memory, pipeline
+    from elias_idx.train import EpochResult, IfExists, distributed, memory, pipeline
     from elias_idx.train.given_clusters import read_clusters
     from elias_idx.train.run_folder import run_path
     from elias_idx.train.selection import shown_metrics
@@ -165,7 +166,8 @@ def train(
     except KeyboardInterrupt:
         click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
         sys.exit(130)
-    click.echo(f"{out}: {model.index!r}", err=True)
+    if distributed.is_first():
+        click.echo(f"{out}: {model.index!r}", err=True)
 
 
 @cli.command(

@@ -44,6 +44,12 @@ class Batch:
         for start in range(self.start, self.stop, size):
             yield Batch(self.step_rows, self.seed, start, min(start + size, self.stop))
 
+    def part(self, index: int, count: int) -> Batch:
+        """One of `count` parts of nearly equal size, some of which are empty where there are too few texts."""
+        size = self.stop - self.start
+        start, stop = (self.start + size * number // count for number in (index, index + 1))
+        return Batch(self.step_rows, self.seed, start, stop)
+
     def uniform(self, width: int, purpose: str) -> Tensor:
         """Random numbers in [0, 1), `width` for each of the part's texts; others for each purpose."""
         generator = torch.Generator().manual_seed(derived_seed(self.seed, purpose))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from elias_idx.config import Config
 from elias_idx.errors import TrainingError
-from elias_idx.train import fused, losses
+from elias_idx.train import distributed, fused, losses
 from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.losses import LossSettings
@@ -116,15 +116,21 @@ def train_steps(trainee: Trainee, optimizers: Optimizers, seed: int, first_step:
     steps = order.to(trainee.labels.indptr.device).split(config.batch_size * config.accumulation_steps)
     for step, rows in enumerate(steps[first_step:], start=first_step):
         batch = Batch.whole(rows, derived_seed(seed, step))
-        # For what draws its own random numbers, such as dropout within an encoder.
-        torch.manual_seed(batch.seed)
         optimizers.begin_step()
-        total = 0.0
-        for part in batch.split(config.batch_size):
-            loss = trainee.loss(part)
-            if not math.isfinite(value := loss.item()):
-                raise TrainingError(f"the loss became {value} in step {step + 1}: lower the learning rates")
-            loss.backward()
-            total += value
+        total = distributed.total(sum(_back_propagated(trainee, part) for part in batch.split(config.batch_size)))
+        if not math.isfinite(total):
+            raise TrainingError(f"the loss became {total} in step {step + 1}: lower the learning rates")
         optimizers.step()
         yield total
+
+
+def _back_propagated(trainee: Trainee, batch: Batch) -> float:
+    """The loss of this process' share of a batch, whose gradients are made."""
+    batch = distributed.own_part(batch)
+    if not len(batch.rows):
+        return 0.0
+    # For what draws its own random numbers, such as dropout within an encoder.
+    torch.manual_seed(derived_seed(batch.seed, batch.start))
+    loss = trainee.loss(batch)
+    loss.backward()
+    return loss.item()

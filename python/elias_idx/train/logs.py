@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from elias_idx.errors import MissingExtraError
+from elias_idx.train import distributed
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -37,7 +38,7 @@ class TrainingLog:
     def start(self, step: int) -> None:
         """Opens the log, whose next step has the given number."""
         self._last_step_at = time.perf_counter()
-        if self._folder is not None and self._writer is None:
+        if self._folder is not None and distributed.is_first():
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self._folder), purge_step=step)

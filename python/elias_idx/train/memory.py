@@ -21,6 +21,7 @@ from elias_idx.data import TrainingSet, is_sparse
 from elias_idx.encoders.tokens import tokens_at_once
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.features import TextFeatures
+from elias_idx.train import distributed
 from elias_idx.train.clustering import default_num_clusters
 from elias_idx.train.stage1 import LARGEST_BLOCK
 from elias_idx.train.teacher_forcing import EXTRA_CLUSTERS
@@ -368,7 +369,8 @@ def check_memory(account: MemoryAccount) -> None:
     """Raises a ConfigError if a run takes more memory than there is; the text says which settings lower it."""
     available = available_memory()
     if available is not None:
-        _check(account, account.peak() - account.present(), available, on_device=False)
+        needed = (account.peak() - account.present()) * distributed.processes_here()
+        _check(account, needed, available, on_device=False)
     if account.device == "cuda":
         free, _ = torch.cuda.mem_get_info()
         _check(account, account.peak(on_device=True), free, on_device=True)

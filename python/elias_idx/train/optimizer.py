@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from elias_idx.config import Config
+from elias_idx.train import distributed
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.network import EliasNetwork
 from elias_idx.train.row_table import RowTable
@@ -49,7 +50,8 @@ class Optimizers:
         ]
         if network.adjacency.logits is not None:
             self.tables.append((network.adjacency.logits, config.adjacency_learning_rate))
-        self.immediate = config.device == "cpu" and config.accumulation_steps == 1
+        alone = distributed.num_processes() == 1
+        self.immediate = config.device == "cpu" and config.accumulation_steps == 1 and alone
         self.num_steps = num_steps
         self.warmup_steps = max(1.0, config.warmup * num_steps)
         self.steps_done = 0
@@ -63,7 +65,9 @@ class Optimizers:
             table.begin_step(share * learning_rate, immediate=self.immediate)
 
     def step(self) -> None:
-        """Applies the gradients and moves the schedule on."""
+        """Applies the gradients, added up over processes, and moves the schedule on."""
+        dense = (parameter for group in self.adamw.param_groups for parameter in group["params"])
+        distributed.add_up_gradients(dense, (table for table, _ in self.tables))
         self.adamw.step()
         self.adamw.zero_grad()
         for table, _ in self.tables:

@@ -16,7 +16,7 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.model import Model
-from elias_idx.train import memory
+from elias_idx.train import distributed, memory
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Position, RunState
 from elias_idx.train.clustering import ClusteringFeatures, Clusters, cluster_labels, default_num_clusters, features_of
@@ -66,6 +66,9 @@ def train_model(
         on_epoch: called after every epoch, when its checkpoint is written; after a resume once more for the epoch of
             the checkpoint, since the call may have been what was interrupted.
 
+    Several processes that `torchrun` starts train together on CPUs: each calls this with the same arguments and takes
+    its share of every batch. The first one writes and calls `on_epoch`; all must see the folder of `out`.
+
     Torch's random state and number of threads are as before when it returns.
 
     Raises:
@@ -77,18 +80,19 @@ def train_model(
     out = Path(out).absolute()
     data, config, given = _completed(data, config, clusters)
     selection = Selection.check(config, data, dev)
-    run = RunFolder.check(out, if_exists, describe_run(config, data, dev, given))
-    if if_exists == "resume" and out.exists() and not run.goes_on:
-        finished = Model.load(out)
-        run.check_same(finished.settings, f"the model at {out}")
-        return finished
-    with TrainingLog(log_dir) as log, _torch_state(config):
-        if check_memory:
-            memory.check_memory(memory.memory_account(config, memory.sizes_of(data, config)))
-        model = _train(data, config, given, run, selection, log, on_epoch)
-        model.save(out, overwrite=if_exists != "error")
-    run.remove()
-    return Model.load(out)
+    with distributed.joined(config.device), TrainingLog(log_dir) as log:
+        run = distributed.from_first(lambda: RunFolder.check(out, if_exists, describe_run(config, data, dev, given)))
+        if if_exists == "resume" and out.exists() and not run.goes_on:
+            finished = Model.load(out)
+            run.check_same(finished.settings, f"the model at {out}")
+            return finished
+        with _torch_state(config):
+            if check_memory:
+                distributed.from_first(lambda: memory.check_memory(_account(data, config)))
+            stages = _train(data, config, given, run, selection, log, on_epoch)
+            distributed.from_first(lambda: stages.current_model().save(out, overwrite=if_exists != "error"))
+        distributed.from_first(run.remove)
+        return Model.load(out)
 
 
 def dry_run(
@@ -108,7 +112,7 @@ def dry_run(
     Selection.check(config, data, dev)
     RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev, given))
     with _torch_state(config):
-        return memory.memory_account(config, memory.sizes_of(data, config))
+        return _account(data, config)
 
 
 def _completed(
@@ -123,6 +127,10 @@ def _completed(
     return data, config.with_clusters(num_labels, default_num_clusters(num_labels)), given
 
 
+def _account(data: TrainingSet, config: Config) -> memory.MemoryAccount:
+    return memory.memory_account(config, memory.sizes_of(data, config))
+
+
 def _train(
     data: TrainingSet,
     config: Config,
@@ -131,26 +139,26 @@ def _train(
     selection: Selection,
     log: TrainingLog,
     on_epoch: Callable[[EpochResult], None] | None,
-) -> Model:
-    if not run.goes_on:
-        run.start()
+) -> Stages:
     trainee, state = _start_or_resume(data, config, given, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     log.start(stages.step_number(state))
     if state.position.stage == 0:
         state = replace(stages.finish(state), position=Position(stage=1))
-        clusters = _cluster_again(trainee, data.labels)
+        clusters = distributed.from_first(lambda: _cluster_again(trainee, data.labels))
         # The memory is needed for what takes their place.
         del trainee, stages
-        trainee = start_stage1(_fresh_encoder(data, config, run), data.labels, clusters, config)
+        encoder = _fresh_encoder(data, config)
+        _prepare(encoder, run)
+        trainee = _start_stage1(encoder, data.labels, clusters, config)
         stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     if state.position.stage == 1:
         state = stages.finish(state)
         if config.stage2_epochs:
-            start_stage2(trainee, approximate_adjacency(trainee, data.labels))
+            start_stage2(trainee, distributed.from_first(lambda: approximate_adjacency(trainee, data.labels)))
         state = replace(state, position=Position(stage=2))
     stages.finish(state)
-    return stages.current_model()
+    return stages
 
 
 def _start_or_resume(
@@ -161,25 +169,46 @@ def _start_or_resume(
     A checkpoint holds all weights and the adjacency. The encoder's features are made from the data each time, which
     gives the same ones.
     """
-    encoder = _fresh_encoder(data, config, run)
+    encoder = _fresh_encoder(data, config)
+    if not run.goes_on:
+        distributed.from_first(run.start)
+    _prepare(encoder, run)
     if state := run.checkpoints.state():
         return run.checkpoints.load_trainee(state.position, encoder, data.labels, config), state
-    clusters = run.load_clusters() or given
-    if clusters is None:
-        assert config.num_clusters is not None
-        features = features_of(encoder, config.cluster_by)
-        clusters = cluster_labels(data.labels, features, config.num_clusters, config.seed, config.num_threads)
-        run.save_clusters(clusters)
+    clusters = distributed.from_first(lambda: _first_clusters(encoder, data.labels, config, given, run))
     first_stage = 0 if config.recluster_epochs else 1
-    return start_stage1(encoder, data.labels, clusters, config), RunState(Position(first_stage))
+    return _start_stage1(encoder, data.labels, clusters, config), RunState(Position(first_stage))
 
 
-def _fresh_encoder(data: TrainingSet, config: Config, run: RunFolder) -> TrainableEncoder:
+def _fresh_encoder(data: TrainingSet, config: Config) -> TrainableEncoder:
     """The untrained encoder, the same one each time."""
     torch.manual_seed(config.seed)
-    encoder = build_encoder(config, data.inputs).to(config.device)
-    encoder.prepare(run.path)
-    return encoder
+    return build_encoder(config, data.inputs).to(config.device)
+
+
+def _prepare(encoder: TrainableEncoder, run: RunFolder) -> None:
+    with distributed.first_goes_first():
+        encoder.prepare(run.path)
+
+
+def _first_clusters(
+    encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config, given: Clusters | None, run: RunFolder
+) -> Clusters:
+    """The clusters that an interrupted run made, or those that were given, or new ones."""
+    if (clusters := run.load_clusters() or given) is not None:
+        return clusters
+    assert config.num_clusters is not None
+    features = features_of(encoder, config.cluster_by)
+    clusters = cluster_labels(labels, features, config.num_clusters, config.seed, config.num_threads)
+    run.save_clusters(clusters)
+    return clusters
+
+
+def _start_stage1(encoder: TrainableEncoder, labels: sp.csr_matrix, clusters: Clusters, config: Config) -> Trainee:
+    """Stage 1's start, with the same weights in all processes."""
+    trainee = start_stage1(encoder, labels, clusters, config)
+    distributed.share_weights(encoder, trainee.network)
+    return trainee
 
 
 def _cluster_again(trainee: Trainee, labels: sp.csr_matrix) -> Clusters:
@@ -208,7 +237,7 @@ def _torch_state(config: Config) -> Iterator[None]:
     threads = torch.get_num_threads()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.num_threads or threads)
+        torch.set_num_threads(config.num_threads or distributed.fair_num_threads(threads))
         try:
             yield
         finally:

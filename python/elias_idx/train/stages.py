@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from elias_idx.model import Model
+from elias_idx.train import distributed
 from elias_idx.train.batch import derived_seed
 from elias_idx.train.checkpoint import Position, Progress, RunState
 from elias_idx.train.epoch import Trainee, train_steps
@@ -81,8 +82,8 @@ class Stages:
 
     def _finish_epoch(self, state: RunState, optimizers: Optimizers) -> RunState:
         state = self._finish_steps(state, optimizers)
-        state = state.after_epoch(self.selection.evaluate(self.current_model))
-        self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers)
+        state = state.after_epoch(distributed.from_first(lambda: self.selection.evaluate(self.current_model)))
+        self._write_checkpoint(state, optimizers)
         self.log.epoch(self.step_number(state) - 1, state.epochs[-1].metrics)
         self._report(state)
         return state
@@ -95,16 +96,20 @@ class Stages:
         seed = derived_seed(config.seed, stage, epoch)
         losses = train_steps(self.trainee, optimizers, seed, state.position.steps_done)
         title = f"stage {stage}, epoch {epoch + 1} of {self._num_epochs(stage)}"
-        with tqdm(total=num_steps, initial=state.position.steps_done, desc=title, unit="step", disable=None) as bar:
+        first, shown = state.position.steps_done, None if distributed.is_first() else True
+        with tqdm(total=num_steps, initial=first, desc=title, unit="step", disable=shown) as bar:
             for loss in losses:
                 self.log.step(self.step_number(state), loss, self.trainee.network.label_classifiers.learning_rate)
                 state = state.after_step(loss)
                 done = state.position.steps_done
                 if config.checkpoint_steps and done % config.checkpoint_steps == 0 and done < num_steps:
-                    self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers)
+                    self._write_checkpoint(state, optimizers)
                 bar.set_postfix(loss=f"{state.loss_sum / done:.3f}", refresh=False)
                 bar.update()
         return state
+
+    def _write_checkpoint(self, state: RunState, optimizers: Optimizers) -> None:
+        distributed.from_first(lambda: self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers))
 
     def _num_epochs(self, stage: int) -> int:
         config = self.trainee.config
@@ -120,7 +125,7 @@ class Stages:
         return Position(state.position.stage, self.selection.best(state.stage_epochs).epochs_done)
 
     def _report(self, state: RunState) -> None:
-        if self.on_epoch is not None:
+        if self.on_epoch is not None and distributed.is_first():
             num_epochs = self._num_epochs(state.position.stage)
             best, is_over = self._best(state).epochs_done, self._is_over(state)
             self.on_epoch(EpochResult(state.epochs[-1], num_epochs, best, is_over, self.current_model))
