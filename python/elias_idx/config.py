@@ -114,6 +114,8 @@ class Config:
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
         if self.word_ngrams == self.char_ngrams == (0, 0):
             raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
+        if self.label_dtype == "bfloat16" and self.device != "cpu":
+            raise ConfigError(f"label_dtype bfloat16 is for training on CPUs: leave it out for device {self.device!r}")
 
     @property
     def features(self) -> FeatureConfig:

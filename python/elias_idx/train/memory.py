@@ -240,7 +240,10 @@ def _network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     num_labels, num_clusters, dim = sizes.num_labels, config.num_clusters, embedding_dim(config, sizes)
     width = 2 if config.label_dtype == "bfloat16" else 4
     row = num_labels * dim * width
-    lower = ("label_dtype = bfloat16", *(("dim",) if "bag" in config.encoder else ()))
+    lower = (
+        *(("label_dtype = bfloat16",) if config.device == "cpu" else ()),
+        *(("dim",) if "bag" in config.encoder else ()),
+    )
     own, kept = _row_lengths(config, num_labels)
     # Labels, logits and their two moments; and what the best cluster of each label is found with.
     learned = num_clusters * kept * (9 + 12 + 28)
