@@ -184,6 +184,7 @@ def cluster_labels(
     sparse: _Csr | None,
     dense: _F32 | None,
     num_clusters: int,
+    max_entries: int,
     seed: int,
     num_threads: int | None,
     report: Callable[[float], object],

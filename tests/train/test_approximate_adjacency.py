@@ -49,7 +49,7 @@ def trained():
 @pytest.mark.parametrize("kappa", [3, 9, 30])
 @pytest.mark.parametrize("products_at_once", [1, 60, 2**24])
 def test_pattern_holds_own_labels_and_the_largest_counts(trained, monkeypatch, kappa, products_at_once):
-    monkeypatch.setattr(module, "_PRODUCTS_AT_ONCE", products_at_once)
+    monkeypatch.setattr(module, "PRODUCTS_AT_ONCE", products_at_once)
     trainee, labels, clusters, embeddings = trained
     pattern = approximate_adjacency(replace(trainee, config=replace(trainee.config, labels_per_cluster=kappa)), labels)
     scores = trainee.network.cluster_scores(embeddings).detach()

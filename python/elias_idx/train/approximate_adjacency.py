@@ -23,7 +23,7 @@ from elias_idx.train.network import top_clusters
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # What bounds the memory: products that make a part of the count matrix (8 bytes each), and scores of clusters.
-_PRODUCTS_AT_ONCE = 2**24
+PRODUCTS_AT_ONCE = 2**24
 _SCORES_AT_ONCE = 2**22
 
 
@@ -132,7 +132,7 @@ def _blocks(texts: sp.csr_matrix, num_labels: npt.NDArray[np.integer]) -> Iterat
     products = np.concatenate([[0], num_labels[texts.indices].cumsum(dtype=np.int64)])[texts.indptr]
     first = 0
     while first < texts.shape[0]:
-        fitting = int(np.searchsorted(products, products[first] + _PRODUCTS_AT_ONCE, side="right")) - 1
+        fitting = int(np.searchsorted(products, products[first] + PRODUCTS_AT_ONCE, side="right")) - 1
         last = min(max(fitting, first + 1), texts.shape[0])
         yield first, last
         first = last

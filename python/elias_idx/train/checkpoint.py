@@ -156,11 +156,12 @@ class Checkpoints:
             config: the settings.
         """
         stored = self._tensors(position, "network.")
-        present, adjacency_labels = stored["adjacency.present"], stored["adjacency.labels"]
-        counts = present.sum(1).tolist()
-        rows = [row.numpy() for row in adjacency_labels[present].split(counts)]
+        lengths, adjacency_labels = stored["adjacency.lengths"].tolist(), stored["adjacency.labels"].numpy()
+        rows = [row[:length] for row, length in zip(adjacency_labels, lengths, strict=True)]
         logits = stored.get("adjacency.logits.weight")
-        logit_rows = None if logits is None else [row.numpy() for row in logits[present].split(counts)]
+        logit_rows = None
+        if logits is not None:
+            logit_rows = [row[:length] for row, length in zip(logits.numpy(), lengths, strict=True)]
         adjacency = Adjacency(rows, labels.shape[1], logit_rows, self._beta(position))
         network = EliasNetwork(
             encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype

@@ -17,6 +17,10 @@ from tqdm import tqdm
 from elias_idx import _core
 from elias_idx.errors import ConfigError
 
+# Sparse features that a label's centroid keeps, the largest ones. Those of many texts have thousands, nearly all tiny:
+# without these, clusters are better (docs/experiments.md), and much faster to find.
+MAX_CENTROID_ENTRIES = 32
+
 # The label ids of each cluster, ascending.
 Clusters: TypeAlias = "list[npt.NDArray[np.int64]]"
 
@@ -100,6 +104,7 @@ def cluster_labels(
             sparse=None if features.sparse is None else _csr(features.sparse),
             dense=None if features.dense is None else np.ascontiguousarray(features.dense, np.float32),
             num_clusters=num_clusters,
+            max_entries=MAX_CENTROID_ENTRIES,
             seed=seed,
             num_threads=num_threads,
             report=report,

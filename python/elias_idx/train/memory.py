@@ -22,7 +22,8 @@ from elias_idx.encoders.tokens import tokens_at_once
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.features import TextFeatures
 from elias_idx.train import distributed
-from elias_idx.train.clustering import default_num_clusters
+from elias_idx.train.approximate_adjacency import PRODUCTS_AT_ONCE
+from elias_idx.train.clustering import MAX_CENTROID_ENTRIES, default_num_clusters
 from elias_idx.train.stage1 import LARGEST_BLOCK
 from elias_idx.train.teacher_forcing import EXTRA_CLUSTERS
 
@@ -245,17 +246,17 @@ def _network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         *(("dim",) if "bag" in config.encoder else ()),
     )
     own, kept = _row_lengths(config, num_labels)
-    # Labels, logits and their two moments; and what the best cluster of each label is found with.
-    learned = num_clusters * kept * (9 + 12 + 28)
+    # Labels, their slots, logits and their two moments; and what torch computes weights with on other devices.
+    learned = num_clusters * kept * (8 + 12 + (0 if config.device == "cpu" else 28))
     lower_kept = ("labels_per_cluster", "num_clusters")
     return [
         Part("cluster classifiers, gradients, moments", "training", num_clusters * dim * 16, on_device=True),
         Part("label classifiers", "training", row + num_labels * 4, on_device=True, settings=lower),
         Part("label classifiers' momentum", "training", row + num_labels * 4, on_device=True, settings=lower),
         Part("label classifiers' second moments", "training", num_labels * 8, on_device=True),
-        Part("adjacency", "until stage 2", num_clusters * own * 13 + num_labels * 24, on_device=True),
+        Part("adjacency", "until stage 2", (num_clusters * own + num_labels) * 4, on_device=True),
         Part("adjacency, its logits and moments", "from stage 2 on", learned, on_device=True, settings=lower_kept),
-        Part("adjacency by label", "from stage 2 on", num_clusters * kept * 8 + num_labels * 16, on_device=True),
+        Part("labels' best clusters and places", "training", num_labels * 16, on_device=True),
     ]
 
 
@@ -294,18 +295,20 @@ def _passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     assert config.num_clusters is not None
     num_texts, num_labels, dim = sizes.num_texts, sizes.num_labels, embedding_dim(config, sizes)
     per_text = sizes.num_entries / max(1, num_texts)
-    # A label's centroid has the features of its texts; with the copies that a split makes.
-    centroids = int(min(sizes.num_pairs * per_text, num_labels * sizes.num_features)) * 8 * 2
-    dense = num_labels * (sizes.input_dim or 0) * 4 * 2
+    # A label's centroid keeps the largest features of its texts; dense ones are bfloat16. Each thread and each part of
+    # a large split has sums of both sides. Beside them are the texts by label.
+    centroids = int(min(sizes.num_pairs * per_text, num_labels * MAX_CENTROID_ENTRIES)) * 8
+    centroids += num_labels * sizes.input_dim * 2 + sizes.num_features * 8 * 24 + sizes.num_pairs * 8 + num_labels * 40
     beam_entries = num_texts * min(config.num_clusters, config.train_beam_size)
-    counts = min(beam_entries * sizes.num_pairs // max(1, num_texts), config.num_clusters * num_labels)
+    products = min(beam_entries * sizes.num_pairs // max(1, num_texts), PRODUCTS_AT_ONCE)
     _, kept = _row_lengths(config, num_labels)
     # The adjacency as CSR; the rest is written block by block, and mapped.
     index = _BLOCKS + config.num_clusters * kept * 24
     return [
-        Part("centroids of labels", "clustering", centroids or dense, settings=("min_char_texts (higher)",)),
+        Part("centroids of labels", "clustering", centroids, settings=("min_char_texts (higher)",)),
         Part("first label classifiers", "stage 1", min(num_labels * dim * 4, LARGEST_BLOCK)),
-        Part("texts' scores by cluster and label", "between the stages", beam_entries * 12 + counts * 48),
+        Part("texts' scores by cluster and label", "between the stages", beam_entries * 24 + products * 16 + num_labels * 24),
+        Part("the adjacency's entries", "between the stages", config.num_clusters * kept * 40),
         Part("the index", "export", index),
     ]
 

@@ -6,26 +6,35 @@ Equations: Gupta et al., "ELIAS: End-to-End Learning to Index and Search in Larg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from elias_idx.errors import ConfigError
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
 from elias_idx.train.sparse_ops import sampled_dots, some_rows_learn
 
+_Number = TypeVar("_Number", np.int32, np.float32)
+
 _LARGEST_ID = 2**32 - 1
 _EXCLUDED_LOGIT = -1e30
+# Slots of the adjacency that int32 can name, and those whose weights are computed at once.
+_MOST_SLOTS = 2**31 - 1
+_SLOTS_AT_ONCE = 2**22
 
 
 class Adjacency(nn.Module):
     """The sparse cluster → label matrix A, fixed (all weights 1) or learned.
 
-    Rows are padded to κ entries. Learned: a_{c,l} = min(1, β · softmax over the row's logits).
+    Rows are padded to κ entries; the transpose gives each label's entries by their slots, cluster · κ + position.
+    Learned: a_{c,l} = min(1, β · softmax over the row's logits).
 
     Args:
         rows: the label ids of each cluster.
@@ -35,7 +44,6 @@ class Adjacency(nn.Module):
     """
 
     labels: Tensor
-    present: Tensor
     lengths: Tensor
     best_cluster: Tensor
     label_indptr: Tensor
@@ -51,27 +59,29 @@ class Adjacency(nn.Module):
         super().__init__()
         self.num_labels = num_labels
         self.beta = beta
-        width = max(1, max(map(len, rows)))
-        labels, present = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), bool)
-        start = np.zeros((len(rows), width), np.float32)
-        for cluster, row in enumerate(rows):
-            labels[cluster, : len(row)] = row
-            present[cluster, : len(row)] = True
-            if logits is not None:
-                start[cluster, : len(row)] = logits[cluster]
-        self.register_buffer("labels", torch.from_numpy(labels))
-        self.register_buffer("present", torch.from_numpy(present))
+        lengths = np.array([len(row) for row in rows])
+        width = max(1, int(lengths.max()))
+        if len(rows) * width > _MOST_SLOTS:
+            raise ConfigError(f"{len(rows)} clusters of {width} labels are too many: lower labels_per_cluster")
+        indptr = np.concatenate([[0], lengths.cumsum()])
+        entries = np.concatenate(rows).astype(np.int32)
+        # Where each entry stands: cluster · κ + position.
+        slots = np.arange(len(entries), dtype=np.int32) + np.repeat(
+            (np.arange(len(rows)) * width - indptr[:-1]).astype(np.int32), lengths
+        )
+        self.register_buffer("labels", torch.from_numpy(_padded(entries, slots, (len(rows), width))))
+        self.register_buffer("lengths", torch.from_numpy(lengths))
+        self.logits = None
+        if logits is not None:
+            start = _padded(np.concatenate(logits).astype(np.float32, copy=False), slots, (len(rows), width))
+            self.logits = RowTable(torch.from_numpy(start), elementwise=True)
         # What follows from the entries is not part of a checkpoint.
+        by_label = sp.csr_matrix((slots, entries, indptr), shape=(len(rows), num_labels)).tocsc()
+        label_indptr = torch.from_numpy(by_label.indptr.astype(np.int64))
+        self.disjoint = bool((label_indptr.diff() <= 1).all())
+        self.register_buffer("label_indptr", label_indptr, persistent=False)
+        self.register_buffer("label_slots", torch.from_numpy(by_label.data), persistent=False)
         self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64), persistent=False)
-        self.logits = None if logits is None else RowTable(torch.from_numpy(start), elementwise=True)
-        self.register_buffer("lengths", self.present.sum(1), persistent=False)
-        entries = self.labels[self.present]
-        self.disjoint = len(entries.unique()) == len(entries)
-        # The transpose: for each label the slots (cluster · κ + position) of its entries.
-        slots, by_label = self.present.flatten().nonzero()[:, 0], entries.sort(stable=True)
-        counts = torch.bincount(entries, minlength=num_labels)
-        self.register_buffer("label_indptr", torch.cat([counts.new_zeros(1), counts.cumsum(0)]), persistent=False)
-        self.register_buffer("label_slots", slots[by_label.indices], persistent=False)
         self.refresh_best_cluster()
 
     @property
@@ -84,6 +94,16 @@ class Adjacency(nn.Module):
         """κ, the padded length of the rows."""
         return self.labels.shape[1]
 
+    @property
+    def present(self) -> Tensor:
+        """Which entries are none of the padding, bool [C, κ]."""
+        return self.present_in(torch.arange(self.num_clusters, device=self.labels.device))
+
+    def present_in(self, clusters: Tensor) -> Tensor:
+        """The same for the given clusters, [...] → [..., κ]."""
+        places = torch.arange(self.labels_per_cluster, device=clusters.device)
+        return places < self.lengths[clusters][..., None]
+
     def weights(self, beam: Tensor | None = None) -> Tensor:
         """a_{c,l} of every entry, [C, κ]; 0 where a row is padded.
 
@@ -93,30 +113,48 @@ class Adjacency(nn.Module):
         if self.logits is None:
             return self.present.float()
         logits = self.logits.weight.detach() if beam is None else some_rows_learn(self.logits, beam[beam >= 0].unique())
+        return self._learned(logits, self.present)
+
+    def _learned(self, logits: Tensor, present: Tensor) -> Tensor:
         # A finite filling, since the gradient of a row of nothing but −inf would be NaN.
-        softmax = logits.masked_fill(~self.present, _EXCLUDED_LOGIT).softmax(1)
-        return (self.beta * softmax).clamp(max=1.0) * self.present
+        softmax = logits.masked_fill(~present, _EXCLUDED_LOGIT).softmax(1)
+        return (self.beta * softmax).clamp(max=1.0) * present
 
     def slots_of(self, labels: Tensor) -> Ragged:
         """The slots (cluster · κ + position) of each label's entries, as the indices of a ragged matrix."""
-        return Ragged(self.label_indptr, self.label_slots, self.present.numel()).take(labels)
+        return Ragged(self.label_indptr, self.label_slots, self.labels.numel()).take(labels)
 
     @torch.no_grad()
     def refresh_best_cluster(self) -> None:
         """Sets `best_cluster` [L]: the cluster with a label's largest weight (the smaller id if equal), −1 for none."""
-        weights = self.weights()[self.present]
-        clusters = torch.arange(self.num_clusters, device=weights.device)[:, None].expand_as(self.present)[self.present]
-        keys = pack(weights, clusters)
-        best = keys.new_full((self.num_labels,), -1).scatter_reduce_(0, self.labels[self.present], keys, "amax")
+        best = torch.full((self.num_labels,), -1, device=self.labels.device)
+        for clusters, present, weights in self._blocks():
+            keys = pack(weights, clusters[:, None].expand_as(weights))[present]
+            best.scatter_reduce_(0, self.labels[clusters][present].long(), keys, "amax")
         self.best_cluster.copy_(torch.where(best >= 0, unpack_id(best), -1))
 
-    def to_csr(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    @torch.no_grad()
+    def to_csr(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """(indptr, indices, data) of A without the entries whose weight underflows to 0."""
-        with torch.no_grad():
-            weights = self.weights().cpu().numpy()
-        kept = self.present.cpu().numpy() & (weights > 0)
-        indptr = np.concatenate([[0], kept.sum(1).cumsum()])
-        return indptr, self.labels.cpu().numpy()[kept], weights[kept]
+        lengths, labels, data = [], [], []
+        for clusters, _, weights in self._blocks():
+            kept = weights > 0
+            lengths.append(kept.sum(1).cpu().numpy())
+            labels.append(self.labels[clusters][kept].cpu().numpy())
+            data.append(weights[kept].cpu().numpy())
+        indptr = np.concatenate([[0], np.concatenate(lengths).cumsum()])
+        return indptr, np.concatenate(labels), np.concatenate(data)
+
+    def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Some clusters at a time: their ids, `present` and `weights` of their rows."""
+        ids = torch.arange(self.num_clusters, device=self.labels.device)
+        for clusters in ids.split(max(1, _SLOTS_AT_ONCE // self.labels_per_cluster)):
+            present = self.present_in(clusters)
+            yield (
+                clusters,
+                present,
+                (present.float() if self.logits is None else self._learned(self.logits.weight[clusters], present)),
+            )
 
 
 @dataclass(frozen=True)
@@ -172,8 +210,8 @@ class EliasNetwork(nn.Module):
         with torch.no_grad():
             clusters = beam.clamp_min(0)
             paths = cluster_scores.gather(1, clusters)[:, :, None] * weights[clusters]
-            reached = self.adjacency.present[clusters] & (beam >= 0)[:, :, None]
-            keys = pack(paths, self.adjacency.labels[clusters]).masked_fill(~reached, -1).flatten(1)
+            reached = self.adjacency.present_in(clusters) & (beam >= 0)[:, :, None]
+            keys = pack(paths, self.adjacency.labels[clusters].long()).masked_fill(~reached, -1).flatten(1)
             best, position = _largest_distinct(keys, size, disjoint=self.adjacency.disjoint)
             slots = clusters.gather(1, position // width) * width + position % width
             # Ascending labels, with the padding behind them.
@@ -227,6 +265,13 @@ class EliasNetwork(nn.Module):
         best = keys.topk(min(k, keys.shape[1]), dim=1).values
         best = nn.functional.pad(best, (0, k - best.shape[1]), value=-1)
         return torch.where(best >= 0, unpack_id(best), -1), torch.where(best >= 0, unpack_score(best), 0.0)
+
+
+def _padded(values: npt.NDArray[_Number], slots: npt.NDArray[np.int32], shape: tuple[int, int]) -> npt.NDArray[_Number]:
+    """Values at the given places of an array of the shape, zeros elsewhere."""
+    array = np.zeros(shape, values.dtype)
+    array.reshape(-1)[slots] = values
+    return array
 
 
 def top_clusters(cluster_scores: Tensor, beam_size: int) -> Tensor:

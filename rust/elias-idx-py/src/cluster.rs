@@ -13,7 +13,7 @@ type Csr<'py> =
 /// The cluster of each label, [L]; see `elias_idx::cluster_labels`. `report` gets the share that is done, from
 /// 0 to 1, now and then.
 #[pyfunction]
-#[pyo3(signature = (texts, sparse, dense, num_clusters, seed, num_threads, report))]
+#[pyo3(signature = (texts, sparse, dense, num_clusters, max_entries, seed, num_threads, report))]
 #[expect(clippy::too_many_arguments, reason = "they are called by name")]
 pub(crate) fn cluster_labels<'py>(
     py: Python<'py>,
@@ -21,6 +21,7 @@ pub(crate) fn cluster_labels<'py>(
     sparse: Option<Csr<'py>>,
     dense: Option<PyReadonlyArray2<'py, f32>>,
     num_clusters: usize,
+    max_entries: usize,
     seed: u64,
     num_threads: Option<usize>,
     report: Py<PyAny>,
@@ -33,7 +34,7 @@ pub(crate) fn cluster_labels<'py>(
             None => None,
         },
     };
-    let options = ClusterOptions { num_clusters, seed, num_threads };
+    let options = ClusterOptions { num_clusters, max_entries, seed, num_threads };
     let progress = ClusterProgress::default();
     let mut failure = None;
     let clusters = interruptible(py, |stop| {

@@ -102,10 +102,10 @@ type RaggedArrays<'py> =
     (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, f32>);
 /// Labels [C, κ], lengths [C], label offsets [L + 1], label slots.
 type AdjacencyArrays<'py> = (
-    PyReadonlyArray2<'py, i64>,
+    PyReadonlyArray2<'py, i32>,
     PyReadonlyArray1<'py, i64>,
     PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, i32>,
 );
 /// Loss, gradients by embeddings and cluster scores, of the label classifiers, of the logits.
 type Result<'py> = (

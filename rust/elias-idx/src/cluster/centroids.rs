@@ -8,10 +8,6 @@ use super::{ClusterProgress, LabelFeatures};
 use crate::error::Result;
 use crate::threads::{self, Hook, Loops};
 
-/// Sparse entries that a centroid keeps, the largest ones. Labels of many texts have thousands, nearly all of
-/// them tiny: dropping these changes no cluster for the worse (see docs/experiments.md).
-const MAX_ENTRIES: usize = 32;
-
 /// What a label's centroid costs beside a label's part in a split, for the progress.
 pub(super) const WORK_PER_LABEL: usize = 6;
 
@@ -55,6 +51,7 @@ struct Sums {
 impl Centroids {
     pub(super) fn new(
         features: &LabelFeatures<'_>,
+        max_entries: usize,
         num_threads: usize,
         progress: &ClusterProgress,
         hook: Hook<'_>,
@@ -71,7 +68,7 @@ impl Centroids {
             let first = number * BLOCK_LABELS;
             for label in first..num_labels.min(first + BLOCK_LABELS) {
                 sums.add_texts(features, label);
-                sums.drain_into(&mut block[0]);
+                sums.drain_into(&mut block[0], max_entries);
                 progress.add(WORK_PER_LABEL);
             }
             idle.lock().expect("no thread panics with it").push(sums);
@@ -129,7 +126,7 @@ impl Sums {
     }
 
     /// Appends what was added up to a block, and starts over.
-    fn drain_into(&mut self, block: &mut Block) {
+    fn drain_into(&mut self, block: &mut Block, max_entries: usize) {
         self.kept.clear();
         for column in self.touched.drain(..) {
             let value = std::mem::take(&mut self.sparse[column as usize]);
@@ -137,13 +134,13 @@ impl Sums {
                 self.kept.push(Entry { column, value });
             }
         }
-        if self.kept.len() > MAX_ENTRIES {
+        if self.kept.len() > max_entries {
             let by_size = |entry: &Entry| (-entry.value.abs(), entry.column);
-            self.kept.select_nth_unstable_by(MAX_ENTRIES, |a, b| {
+            self.kept.select_nth_unstable_by(max_entries, |a, b| {
                 let (a, b) = (by_size(a), by_size(b));
                 a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
             });
-            self.kept.truncate(MAX_ENTRIES);
+            self.kept.truncate(max_entries);
         }
         self.kept.sort_unstable_by_key(|entry| entry.column);
         let scale = 1.0 / length(self.kept.iter().map(|entry| entry.value));

@@ -46,6 +46,8 @@ pub struct LabelFeatures<'a> {
 pub struct ClusterOptions {
     /// C, at most L.
     pub num_clusters: usize,
+    /// Sparse entries that a label's centroid keeps, the largest ones.
+    pub max_entries: usize,
     /// Of the random starting points.
     pub seed: u64,
     /// Threads at most; those that are available without it.
@@ -98,7 +100,7 @@ pub fn cluster_labels(
     let num_threads = threads::available().min(options.num_threads.unwrap_or(usize::MAX));
     let splits = hierarchy::total_rows(num_labels, options.num_clusters);
     progress.total.store(centroids::WORK_PER_LABEL * num_labels + splits, Ordering::Relaxed);
-    let centroids = Centroids::new(features, num_threads, progress, hook)?;
+    let centroids = Centroids::new(features, options.max_entries, num_threads, progress, hook)?;
     hierarchy::cluster(&centroids, options, num_threads, progress, hook)
 }
 

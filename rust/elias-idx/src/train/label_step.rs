@@ -44,13 +44,13 @@ pub struct AdjacencyRows<'a> {
     /// κ.
     pub width: usize,
     /// \[C, κ\]: each cluster's distinct labels, then padding.
-    pub labels: &'a [i64],
+    pub labels: &'a [i32],
     /// \[C\]: how many labels each cluster has.
     pub lengths: &'a [i64],
     /// \[L + 1\]: where each label's slots begin.
     pub label_offsets: &'a [i64],
     /// Where the label stands in `labels`, for each of its edges.
-    pub label_slots: &'a [i64],
+    pub label_slots: &'a [i32],
 }
 
 impl AdjacencyRows<'_> {

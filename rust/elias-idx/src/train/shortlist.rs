@@ -154,7 +154,7 @@ impl Shortlister {
             let (number, place) = (slot as usize / width, slot as usize % width);
             let cluster = paths.reached.clusters[number] as usize;
             let label = paths.rows.labels[cluster * width + place];
-            let label = checked_id("the adjacency", label, paths.num_labels)? as u32;
+            let label = checked_id("the adjacency", label.into(), paths.num_labels)? as u32;
             self.found.add(label, self.scores[path as usize], slot);
         }
         Ok(())
@@ -182,7 +182,7 @@ fn best_path(paths: &Paths<'_>, query: usize, label: usize) -> Result<Option<(f3
     let mut best: Option<(f32, u32)> = None;
     for entry in entries(rows.label_offsets, label) {
         let num_slots = rows.labels.len();
-        let slot = checked_id("the labels' slots", rows.label_slots[entry], num_slots)?;
+        let slot = checked_id("the labels' slots", rows.label_slots[entry].into(), num_slots)?;
         let (cluster, place) = (slot / rows.width, slot % rows.width);
         let Ok(number) = clusters.binary_search(&(cluster as u32)) else { continue };
         if paths.beam(query).contains(&(number as u32)) {
