@@ -152,4 +152,5 @@ def test_a_recipe_s_memory_at_full_size_is_that_of_one_machine(name):
     assert account.peak(on_device=True) < 36 * 2**30
     account = memory_account(replace(config, device="cpu", label_dtype="bfloat16"), sizes)
     of_labels = [part for part in account.parts if part.name.startswith(("label classifiers", "adjacency"))]
+    assert {part.name for part in of_labels} >= {"label classifiers", "label classifiers' momentum"}
     assert sum(part.num_bytes for part in of_labels if part.span != "until stage 2") < 10 * 2**30

@@ -71,6 +71,13 @@ def test_pattern_holds_own_labels_and_the_largest_counts(trained, monkeypatch, k
         assert pattern.share[entries] == pytest.approx(counts[cluster, found] / frequency[found], abs=1e-6)
 
 
+def test_a_share_is_of_the_relevance_of_all_texts(trained):
+    trainee, labels = trained[:2]
+    full, partial = approximate_adjacency(trainee, labels), approximate_adjacency(trainee, labels * 0.3)
+    assert partial.labels.tolist() == full.labels.tolist()
+    assert partial.share == pytest.approx(full.share, abs=1e-6)
+
+
 def test_of_equal_counts_the_smaller_labels_are_kept():
     labels, counts = np.array([7, 3, 9, 5, 1], np.int32), np.array([1, 2, 1, 1, 3], np.float32)
     for size, expected in [(0, []), (2, [1, 3]), (3, [1, 3, 5]), (4, [1, 3, 5, 7]), (9, [1, 3, 5, 7, 9])]:

@@ -73,8 +73,7 @@ def approximate_adjacency(trainee: Trainee, labels: sp.csr_matrix) -> AdjacencyP
                 own = _own_row(own_labels[cluster], found[~foreign], count[~foreign])
                 rows.append(own.followed_by(_largest(found[foreign], count[foreign], room)))
             progress.update(last - first)
-    frequency = np.bincount(labels.indices, minlength=labels.shape[1])
-    return _joined(rows, [len(own) for own in own_labels], frequency)
+    return _joined(rows, [len(own) for own in own_labels], np.asarray(labels.sum(0)).ravel())
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,20 @@ def _largest(labels: npt.NDArray[np.int32], counts: npt.NDArray[np.float32], siz
     return _Row(row.labels[:size], row.counts[:size])
 
 
-def _joined(rows: Sequence[_Row], num_own: Sequence[int], frequency: npt.NDArray[np.int64]) -> AdjacencyPattern:
-    """The pattern of all rows, each of which begins with the cluster's own labels."""
+def _joined(rows: Sequence[_Row], num_own: Sequence[int], relevance: npt.NDArray[np.float32]) -> AdjacencyPattern:
+    """The pattern of all rows, each of which begins with the cluster's own labels.
+
+    Args:
+        rows: of all clusters.
+        num_own: how many of each row's labels are the cluster's own.
+        relevance: each label's relevance to all texts together, [L].
+    """
     sizes = np.array([len(row.labels) for row in rows])
     indptr = np.concatenate([[0], sizes.cumsum()])
     entries = np.concatenate([row.labels for row in rows])
     own = np.arange(len(entries)) - np.repeat(indptr[:-1], sizes) < np.repeat(num_own, sizes)
     share = np.concatenate([row.counts for row in rows])
-    share /= np.maximum(1, frequency)[entries]
+    share /= np.where(relevance > 0, relevance, 1)[entries]
     return AdjacencyPattern(indptr, entries, own, share)
 
 
