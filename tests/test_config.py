@@ -53,3 +53,17 @@ def test_clusters_and_beta_follow_from_the_number_of_labels():
     assert Config(num_clusters=4, beta=9.0).with_clusters(1000, default=16) == Config(num_clusters=4, beta=9.0)
     with pytest.raises(ConfigError, match="only 3 labels"):
         Config(num_clusters=4).with_clusters(3, default=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": "transformer"}, "transformer must name"),
+        ({"encoder": "bag+transformer"}, "transformer must name"),
+        ({"transformer": "bert"}, "encoder is bag, which has no transformer: leave out transformer"),
+        ({"encoder": "precomputed", "frozen": True, "max_tokens": 64}, "leave out max_tokens, frozen"),
+    ],
+)
+def test_settings_of_transformers_and_the_encoder_must_agree(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_mapping(settings)

@@ -31,6 +31,18 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 
 
+# What only an encoder with a transformer has.
+_OF_TRANSFORMERS = (
+    "transformer",
+    "pooling",
+    "max_tokens",
+    "frozen",
+    "transformer_learning_rate",
+    "gradient_checkpointing",
+    "precision",
+)
+
+
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
@@ -114,8 +126,20 @@ class Config:
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
         if self.word_ngrams == self.char_ngrams == (0, 0):
             raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
+        self._check_transformer()
         if self.label_dtype == "bfloat16" and self.device != "cpu":
             raise ConfigError(f"label_dtype bfloat16 is for training on CPUs: leave it out for device {self.device!r}")
+
+    def _check_transformer(self) -> None:
+        if "transformer" in self.encoder:
+            if self.transformer is None:
+                raise ConfigError(
+                    f"encoder is {self.encoder}, so transformer must name a Hugging Face encoder or a folder"
+                )
+            return
+        defaults = {item.name: item.default for item in fields(self)}
+        if unused := [name for name in _OF_TRANSFORMERS if getattr(self, name) != defaults[name]]:
+            raise ConfigError(f"encoder is {self.encoder}, which has no transformer: leave out {', '.join(unused)}")
 
     @property
     def features(self) -> FeatureConfig:

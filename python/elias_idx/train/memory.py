@@ -41,7 +41,7 @@ _SPANS = {
 _STRING, _DICT_ENTRY = 57, 140
 # Torch, SciPy and scikit-learn themselves, once they have been used.
 _LIBRARIES = 700 * 2**20
-# Of what is written in blocks.
+# Of what is made or written in blocks.
 _BLOCKS = 200 * 2**20
 # Where Linux says what memory there is, and what this process' group may take.
 _MEMINFO, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
@@ -210,7 +210,7 @@ def _encoder_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     ngrams = ("min_word_texts and min_char_texts (higher)", "char_ngrams")
     parts = [
         Part("n-grams", "always", features * _DICT_ENTRY if sizes.text_bytes else 0, settings=ngrams),
-        Part("features of texts", "always", entries * 8 + sizes.num_texts * 8, settings=ngrams),
+        Part("features of texts", "always", entries * 8 + (sizes.num_texts * 8 if entries else 0), settings=ngrams),
         # Counts of words and of characters, their concatenation and its weighted copy stand side by side.
         Part("finding features", "features", entries * 28 if sizes.text_bytes else 0, settings=ngrams),
     ]
@@ -307,7 +307,11 @@ def _passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     return [
         Part("centroids of labels", "clustering", centroids, settings=("min_char_texts (higher)",)),
         Part("first label classifiers", "stage 1", min(num_labels * dim * 4, LARGEST_BLOCK)),
-        Part("texts' scores by cluster and label", "between the stages", beam_entries * 24 + products * 16 + num_labels * 24),
+        Part(
+            "texts' scores by cluster and label",
+            "between the stages",
+            beam_entries * 24 + products * 16 + num_labels * 24,
+        ),
         Part("the adjacency's entries", "between the stages", config.num_clusters * kept * 40),
         Part("the index", "export", index),
     ]
@@ -333,7 +337,7 @@ def transformer_sizes(config: Config) -> TransformerSizes | None:
         ConfigError: there is no such transformer.
         MissingExtraError: packages for transformers are missing.
     """
-    if "transformer" not in config.encoder or config.transformer is None:
+    if config.transformer is None:
         return None
     from elias_idx.encoders.pretrained import load_architecture
 

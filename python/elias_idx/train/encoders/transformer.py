@@ -16,7 +16,6 @@ from elias_idx.config import Config
 from elias_idx.data import Inputs, as_texts
 from elias_idx.encoders.tokens import Tokens
 from elias_idx.encoders.transformer import TransformerEncoder
-from elias_idx.errors import ConfigError
 from elias_idx.features import TextFeatures
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.encoders.cache import cached, fingerprint
@@ -129,10 +128,9 @@ def load_transformer(config: Config) -> TransformerEncoder:
     """The encoder that the configuration names, as it was trained before.
 
     Raises:
-        ConfigError: it names none, or one that can't be used.
+        ConfigError: it can't be used.
     """
-    if config.transformer is None:
-        raise ConfigError(f"encoder is {config.encoder}, so transformer must name a Hugging Face encoder or its folder")
+    assert config.transformer is not None
     return TransformerEncoder.from_pretrained(
         config.transformer, config.pooling, config.max_tokens, config.embedding_norm
     )
