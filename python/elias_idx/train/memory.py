@@ -300,18 +300,16 @@ def _passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     centroids = int(min(sizes.num_pairs * per_text, num_labels * MAX_CENTROID_ENTRIES)) * 8
     centroids += num_labels * sizes.input_dim * 2 + sizes.num_features * 8 * 24 + sizes.num_pairs * 8 + num_labels * 40
     beam_entries = num_texts * min(config.num_clusters, config.train_beam_size)
+    # M by text and by cluster, and the products of some clusters.
     products = min(beam_entries * sizes.num_pairs // max(1, num_texts), PRODUCTS_AT_ONCE)
+    counts = beam_entries * 24 + products * 16 + num_labels * 24
     _, kept = _row_lengths(config, num_labels)
     # The adjacency as CSR; the rest is written block by block, and mapped.
     index = _BLOCKS + config.num_clusters * kept * 24
     return [
         Part("centroids of labels", "clustering", centroids, settings=("min_char_texts (higher)",)),
         Part("first label classifiers", "stage 1", min(num_labels * dim * 4, LARGEST_BLOCK)),
-        Part(
-            "texts' scores by cluster and label",
-            "between the stages",
-            beam_entries * 24 + products * 16 + num_labels * 24,
-        ),
+        Part("texts' scores by cluster and label", "between the stages", counts),
         Part("the adjacency's entries", "between the stages", config.num_clusters * kept * 40),
         Part("the index", "export", index),
     ]

@@ -289,10 +289,10 @@ mod tests {
     /// Rows of distinct labels as padded and transposed arrays.
     struct Edges {
         width: usize,
-        labels: Vec<i64>,
+        labels: Vec<i32>,
         lengths: Vec<i64>,
         label_offsets: Vec<i64>,
-        label_slots: Vec<i64>,
+        label_slots: Vec<i32>,
     }
 
     impl Edges {
@@ -303,8 +303,8 @@ mod tests {
             for (cluster, row) in rows.iter().enumerate() {
                 for (place, &label) in row.iter().enumerate() {
                     let slot = cluster * width + place;
-                    labels[slot] = i64::from(label);
-                    slots[label as usize].push(slot as i64);
+                    labels[slot] = label as i32;
+                    slots[label as usize].push(slot as i32);
                 }
             }
             let mut label_offsets = vec![0];
