@@ -71,6 +71,18 @@ def test_precomputed_embeddings_pass_through(tmp_path):
         loaded.encode(array * np.array([[1], [np.inf], [1]]))
 
 
+def test_mapped_embeddings_stay_on_disk(tmp_path):
+    array = np.random.default_rng(0).normal(size=(20_000, 3)).astype(">f4")
+    np.save(tmp_path / "rows.npy", array)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    module = build_encoder(Config(encoder="precomputed"), mapped)
+    assert not [name for name, _ in module.named_buffers()]
+    assert module(torch.tensor([19_999, 7])).numpy() == pytest.approx(array[[19_999, 7]])
+    array[12_345, 1] = np.nan
+    with pytest.raises(DataError, match="row 12345 is not finite"):
+        build_encoder(Config(encoder="precomputed"), array)
+
+
 def test_an_array_is_not_for_the_bag_encoder():
     with pytest.raises(DataError, match="takes a list of texts"):
         build_encoder(Config(), np.ones((2, 3)))

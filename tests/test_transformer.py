@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer, T5Config, T5Model
+from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel, T5Config, T5Model
 
 from elias_idx.config import Config
 from elias_idx.encoders import load_encoder
@@ -238,6 +238,37 @@ def test_a_pooler_must_have_been_trained(copy):
 def test_models_with_a_decoder_are_refused(copy):
     T5Model(T5Config(d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2, vocab_size=100)).save_pretrained(copy)
     refused(copy, "has a decoder")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"hidden_size": 64}),
+        ("config.json", {"num_hidden_layers": "x"}),
+        ("config.json", None),
+        ("tokenizer_config.json", None),
+    ],
+)
+def test_damaged_settings_are_explained(copy, file, changes):
+    content = [] if changes is None else {**json.loads((copy / file).read_text()), **changes}
+    (copy / file).write_text(json.dumps(content))
+    refused(copy, "can't be loaded")
+
+
+def test_pooling_must_be_known(copy):
+    with pytest.raises(ConfigError, match="pooling must be mean, cls or pooler, got 'max'"):
+        TransformerEncoder.from_pretrained(str(copy), "max", 20, 1.0)
+
+
+def test_positions_of_padding_are_none_of_a_text(copy):
+    tokenizer = tiny_tokenizer()
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    settings |= {"vocab_size": len(tokenizer), "max_position_embeddings": 34, "pad_token_id": 0}
+    RobertaModel(RobertaConfig(**settings)).save_pretrained(copy)
+    encoder = TransformerEncoder.from_pretrained(str(copy), "mean", 33, 1.0)
+    assert encoder.encode(["a " * 40]).shape == (1, 16)
+    with pytest.raises(ConfigError, match="between 3 and 33 tokens"):
+        TransformerEncoder.from_pretrained(str(copy), "mean", 34, 1.0)
 
 
 def test_a_damaged_model_is_explained(config, tmp_path):

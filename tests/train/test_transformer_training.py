@@ -1,6 +1,7 @@
 """Training with transformers: gradients, caches, and whole runs."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ import torch
 from elias_idx import Model
 from elias_idx.config import Config
 from elias_idx.encoders import transformer as serving
+from elias_idx.errors import FormatError
 from elias_idx.train import TrainingSet, train_model
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.encoders.cache import fingerprint
+from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_texts
 from helpers_transformer import save_tiny_transformer
 
@@ -143,6 +146,14 @@ def test_an_interrupted_preparation_starts_again(config, tmp_path):
     assert trainable(config, tmp_path)(torch.arange(6)).shape == (6, 32)
 
 
+def test_a_damaged_preparation_is_found(config, tmp_path):
+    trainable(config, tmp_path)
+    ids = tmp_path / "tokens" / "ids"
+    ids.write_bytes(ids.read_bytes()[:-2])
+    with pytest.raises(FormatError, match="tokens is damaged: remove it"):
+        trainable(config, tmp_path)
+
+
 def test_fingerprints_tell_where_parts_are_divided():
     prints = [fingerprint("ab", "c"), fingerprint("a", "bc"), fingerprint([b"ab", b"c"]), fingerprint([b"a", b"bc"])]
     assert len(set(prints)) == 4
@@ -181,18 +192,17 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_resumed_run_ends_like_an_undisturbed_one(dropping, tmp_path, frozen):
+def test_a_resumed_run_ends_like_an_undisturbed_one(dropping, tmp_path, monkeypatch, frozen):
     config = replace(TINY, encoder="bag+transformer", transformer=dropping, max_tokens=30, frozen=frozen)
     data = TrainingSet(*topic_texts())
     texts = data.inputs[:20]
 
-    def stop(result):
-        if result.progress.epochs_done == 2:
-            raise Stopped
-
     undisturbed = train_model(data, tmp_path / "undisturbed", config)
-    with pytest.raises(Stopped):
-        train_model(data, tmp_path / "model", config, on_epoch=stop)
+    # Between the checkpoints after steps 16 and 20 of 45.
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", Mock(side_effect=[None] * 18 + [Stopped]))
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "model", replace(config, checkpoint_steps=4))
     resumed = train_model(data, tmp_path / "model", config, if_exists="resume")
     assert np.array_equal(resumed.encode(texts), undisturbed.encode(texts))
     assert np.array_equal(resumed.index.label_weights, undisturbed.index.label_weights)

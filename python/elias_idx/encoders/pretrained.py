@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from elias_idx.errors import ConfigError, MissingExtraError
 
 try:
@@ -97,7 +95,10 @@ def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Damaged files make the loaders fail in any way.
         raise ConfigError(f"transformer {name} can't be loaded: {error}") from error
 
 

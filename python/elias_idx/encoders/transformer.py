@@ -42,7 +42,7 @@ class TextTransformer(nn.Module):
         length: the norm of every embedding.
 
     Raises:
-        ConfigError: the model has no pooler, but is to be pooled by it.
+        ConfigError: the pooling is unknown, or the model has no pooler, but is to be pooled by it.
     """
 
     def __init__(self, model: Any, pooling: str, length: float) -> None:
@@ -50,6 +50,8 @@ class TextTransformer(nn.Module):
         self.model = model
         self.pooling = pooling
         self.length = length
+        if pooling not in ("mean", "cls", "pooler"):
+            raise ConfigError(f"pooling must be mean, cls or pooler, got {pooling!r}")
         pooler = getattr(model, "pooler", None)
         if pooling == "pooler" and pooler is None:
             raise ConfigError("pooling is pooler, but the transformer has none that was trained: use mean or cls")
@@ -172,6 +174,10 @@ class TransformerEncoder:
 def longest_text(model: Any, tokenizer: Any) -> int:
     """The most tokens that the model reads."""
     positions = getattr(model.config, "max_position_embeddings", None)
+    padding = getattr(getattr(getattr(model, "embeddings", None), "position_embeddings", None), "padding_idx", None)
+    if positions and padding is not None:
+        # As in RoBERTa, whose positions begin behind that of padding.
+        positions -= padding + 1
     return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
 
 
@@ -191,4 +197,6 @@ def _serving(transformer: TextTransformer) -> Iterator[None]:
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    # Not public, and not in every version.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and supported()

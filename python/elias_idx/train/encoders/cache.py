@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -26,6 +27,10 @@ def cached(folder: Path, name: str, fingerprint: str, write: Callable[[Path], No
     partial.mkdir()
     write(partial)
     (partial / mark.name).write_text(fingerprint, encoding="ascii")
+    # On disk before the name says that they are: a lost machine must not leave holes.
+    for file in partial.iterdir():
+        with file.open("rb") as content:
+            os.fsync(content.fileno())
     partial.rename(path)
     return path
 

@@ -12,13 +12,14 @@ from torch import Tensor
 from elias_idx.config import Config
 from elias_idx.data import Inputs
 from elias_idx.encoders import PrecomputedEncoder
+from elias_idx.encoders.precomputed import check_finite
 from elias_idx.errors import DataError
 from elias_idx.train.encoders.base import TrainableEncoder
 from elias_idx.train.row_table import RowTable
 
 
 class PrecomputedModule(TrainableEncoder):
-    """Embeddings that exist already."""
+    """Embeddings that exist already; those of a mapped file are read from there batch by batch."""
 
     def __init__(self, embeddings: Inputs) -> None:
         super().__init__()
@@ -31,20 +32,19 @@ class PrecomputedModule(TrainableEncoder):
                 f"the precomputed encoder takes a float array [N, D], got {embeddings.dtype} "
                 f"of shape {list(embeddings.shape)}"
             )
-        checked = PrecomputedEncoder(embeddings.shape[1]).encode(embeddings)
-        # Torch takes no read-only arrays, such as mapped files.
-        self._embeddings = np.require(checked, requirements="W")
-        self.register_buffer("inputs", torch.from_numpy(self._embeddings), persistent=False)
+        check_finite(embeddings)
+        self._embeddings = embeddings
 
     @property
     def dim(self) -> int:
         return self._embeddings.shape[1]
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.get_buffer("inputs")[rows]
+        chosen = self._embeddings[rows.cpu().numpy()].astype(np.float32, copy=False)
+        return torch.from_numpy(chosen).to(rows.device)
 
     def dense_features(self) -> npt.NDArray[np.float32]:
-        return self._embeddings
+        return np.ascontiguousarray(self._embeddings, np.float32)
 
     def row_tables(self) -> list[RowTable]:
         return []

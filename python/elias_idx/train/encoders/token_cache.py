@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from elias_idx.encoders.tokens import Tokens, id_dtype, padding_id, tokenize
+from elias_idx.errors import FormatError
 from elias_idx.train.encoders.cache import cached, fingerprint
 
 _TEXTS_AT_ONCE = 8192
@@ -27,8 +28,12 @@ def cached_tokens(folder: Path, texts: Sequence[str], tokenizer: Any, max_tokens
     """
     mark = texts_fingerprint(texts, tokenizer, max_tokens)
     path = cached(folder, "tokens", mark, lambda partial: _write(partial, texts, tokenizer, max_tokens))
-    ids = np.memmap(path / "ids", id_dtype(tokenizer), mode="r")
-    return Tokens(ids, np.load(path / "offsets.npy"), padding_id(tokenizer))
+    offsets, dtype = np.load(path / "offsets.npy"), id_dtype(tokenizer)
+    if (path / "ids").stat().st_size != offsets[-1] * np.dtype(dtype).itemsize:
+        raise FormatError(f"{path} is damaged: remove it, and it is made again")
+    # A file of nothing can't be mapped.
+    ids = np.memmap(path / "ids", dtype, mode="r") if offsets[-1] else np.empty(0, dtype)
+    return Tokens(ids, offsets, padding_id(tokenizer))
 
 
 def texts_fingerprint(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> str:
