@@ -96,14 +96,15 @@ class _Phases:
 
     def end(self, name: str) -> None:
         """Ends a part; the next one begins."""
-        seconds = time.perf_counter() - self._start
-        self.measured.append({"name": name, "seconds": seconds, "peak_rss": _memory("VmHWM"), "rss": _memory("VmRSS")})
-        click.echo(f"{name}: {seconds:.1f} s, {self.measured[-1]['peak_rss'] / _GB:.1f} GB", err=True)
+        seconds, cpu_seconds = time.perf_counter() - self._start, time.process_time() - self._cpu_start
+        memory = {"peak_rss": _memory("VmHWM"), "rss": _memory("VmRSS")}
+        self.measured.append({"name": name, "seconds": seconds, "cpu_seconds": cpu_seconds, **memory})
+        click.echo(f"{name}: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU, {memory['peak_rss'] / _GB:.1f} GB", err=True)
         self._begin()
 
     def _begin(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
-        self._start = time.perf_counter()
+        self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
 
 def _memory(name: str) -> int:
@@ -186,7 +187,7 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Command: `{results['command']}`. A made-up set of Amazon-3M's shape: {shape['num_labels']:,} labels in "
         f"{results['num_clusters']:,} clusters, {results['threads']} threads. Memory is the process's peak in each "
-        "part, data and libraries included; a machine that others use too makes times longer.\n"
+        "part, data and libraries included. Seconds of CPU are all threads' together, which others' load disturbs less.\n"
     )
     yield (
         f"## Sparse features\n\n{shape['num_texts']:,} texts of {shape['features_per_text']} features out of "
@@ -212,11 +213,11 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _phase_table(phases: list[dict[str, Any]]) -> Iterator[str]:
-    yield row("part", "seconds", "peak GB", "GB after it")
-    yield row("---", "---:", "---:", "---:")
+    yield row("part", "seconds", "of CPU", "peak GB", "GB after it")
+    yield row("---", "---:", "---:", "---:", "---:")
     for phase in phases:
         memory = (f"{phase[name] / _GB:.1f}" for name in ("peak_rss", "rss"))
-        yield row(phase["name"], f"{phase['seconds']:.1f}", *memory)
+        yield row(phase["name"], f"{phase['seconds']:.1f}", f"{phase['cpu_seconds']:.1f}", *memory)
 
 
 if __name__ == "__main__":
