@@ -29,6 +29,7 @@ def test_toml_settings_and_overrides(tmp_path):
         ({"word_ngrams": (0, 2)}, "word_ngrams must be a shortest and a longest"),
         ({"word_ngrams": (0, 0), "char_ngrams": (0, 0)}, "no features"),
         ({"label_dtype": "bfloat16", "device": "cuda"}, "leave it out for device 'cuda'"),
+        ({"cluster_by": "dense"}, "cluster_by is dense, but encoder bag has no such features"),
         ({"encoder": "bert"}, "encoder must be one of bag, transformer"),
         ({"adjacency_start": "zeros"}, "adjacency_start must be one of"),
         ({"num_threads": 0}, "num_threads must be at least 1"),

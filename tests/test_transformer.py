@@ -20,6 +20,7 @@ from elias_idx.encoders.tokens import Tokens, batches_by_length, tokenize
 from elias_idx.encoders.transformer import TransformerEncoder
 from elias_idx.errors import ConfigError, DataError, FormatError, MissingExtraError
 from elias_idx.train.encoders import build_encoder
+from elias_idx.train.memory import transformer_sizes
 from helpers_transformer import save_tiny_transformer, tiny_tokenizer
 
 TEXTS = [
@@ -182,6 +183,9 @@ def test_inputs_must_be_texts(folder, config):
 def test_settings_that_do_not_fit_are_explained(config, changes, message):
     with pytest.raises(ConfigError, match=message):
         build_encoder(replace(config, **changes), TEXTS)
+    # A dry run finds it too, which loads no weights.
+    with pytest.raises(ConfigError, match=message):
+        transformer_sizes(replace(config, **changes))
 
 
 @pytest.fixture

@@ -43,6 +43,9 @@ _OF_TRANSFORMERS = (
 )
 
 
+_NO_SUCH_FEATURES = {("bag", "dense"), ("bag", "both"), ("precomputed", "sparse"), ("precomputed", "both")}
+
+
 def _setting(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
@@ -127,6 +130,10 @@ class Config:
         if self.word_ngrams == self.char_ngrams == (0, 0):
             raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
         self._check_transformer()
+        if (self.encoder, self.cluster_by) in _NO_SUCH_FEATURES:
+            raise ConfigError(
+                f"cluster_by is {self.cluster_by}, but encoder {self.encoder} has no such features: leave it out"
+            )
         if self.label_dtype == "bfloat16" and self.device != "cpu":
             raise ConfigError(f"label_dtype bfloat16 is for training on CPUs: leave it out for device {self.device!r}")
 

@@ -12,7 +12,7 @@ import torch
 from elias_idx import Index, Model
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
-from elias_idx.train import TrainingSet, train_model
+from elias_idx.train import TrainingSet, run_folder, train_model
 from elias_idx.train.checkpoint import Progress
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
@@ -325,6 +325,16 @@ def test_training_runs_on_a_gpu(data, tmp_path):
     model = train_model(data, tmp_path / "model", replace(TINY, device="cuda"))
     texts, labels = topic_texts(seed=1)
     assert model.evaluate(texts, labels, ks=(1, 2), recall_ks=()).metrics["P@2"] > 90
+
+
+def test_a_run_killed_while_its_folder_is_removed_is_finished(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        # Of the three removals the first two find nothing.
+        patch.setattr(run_folder, "shutil", Mock(rmtree=Mock(side_effect=[None, None, Stopped])))
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "model", TINY)
+    train_model(data, tmp_path / "model", TINY, if_exists="resume")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_run_that_cant_start_leaves_nothing_behind(data, tmp_path):

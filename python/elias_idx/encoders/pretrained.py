@@ -47,15 +47,16 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     return model.float(), tokenizer
 
 
-def load_architecture(name: str) -> Any:
-    """The encoder without memory for its weights, to tell its sizes.
+def load_architecture(name: str) -> tuple[Any, Any]:
+    """The encoder without memory for its weights, to tell its sizes, and its tokenizer.
 
     Raises:
         ConfigError: as `load_pretrained`.
     """
     name, options = _source(name)
     with _explained(name), torch.device("meta"):
-        return AutoModel.from_config(AutoConfig.from_pretrained(name, **options), trust_remote_code=False)
+        model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options), trust_remote_code=False)
+        return model, AutoTokenizer.from_pretrained(name, **options)
 
 
 def _source(name: str) -> tuple[str, dict[str, Any]]:
@@ -83,6 +84,9 @@ def _check_files(folder: Path) -> None:
 
 def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
     """Writes `config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` into the folder."""
+    # What the last call left there is no part of the tokenizer.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     with _without_progress_bars():
         # Never in parts: the name of the weights' file stays the same.
         model.save_pretrained(folder, max_shard_size=2**62)

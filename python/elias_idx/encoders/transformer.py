@@ -112,12 +112,7 @@ class TransformerEncoder:
     max_tokens: int
 
     def __post_init__(self) -> None:
-        limit = longest_text(self.transformer.model, self.tokenizer)
-        shortest = self.tokenizer.num_special_tokens_to_add() + 1
-        if not shortest <= self.max_tokens <= limit:
-            raise ConfigError(
-                f"max_tokens is {self.max_tokens}, but this transformer reads between {shortest} and {limit} tokens"
-            )
+        check_max_tokens(self.max_tokens, self.transformer.model, self.tokenizer)
 
     @property
     def dim(self) -> int:
@@ -171,7 +166,16 @@ class TransformerEncoder:
         return cls(TextTransformer(model, pooling, length), tokenizer, max_tokens)
 
 
-def longest_text(model: Any, tokenizer: Any) -> int:
+def check_max_tokens(max_tokens: int, model: Any, tokenizer: Any) -> None:
+    """Raises a ConfigError unless the transformer reads texts of that many tokens."""
+    shortest, limit = tokenizer.num_special_tokens_to_add() + 1, _longest_text(model, tokenizer)
+    if not shortest <= max_tokens <= limit:
+        raise ConfigError(
+            f"max_tokens is {max_tokens}, but this transformer reads between {shortest} and {limit} tokens"
+        )
+
+
+def _longest_text(model: Any, tokenizer: Any) -> int:
     """The most tokens that the model reads."""
     positions = getattr(model.config, "max_position_embeddings", None)
     padding = getattr(getattr(getattr(model, "embeddings", None), "position_embeddings", None), "padding_idx", None)

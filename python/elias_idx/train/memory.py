@@ -332,14 +332,16 @@ def transformer_sizes(config: Config) -> TransformerSizes | None:
     """The sizes of the transformer that the configuration names, if the encoder has one.
 
     Raises:
-        ConfigError: there is no such transformer.
+        ConfigError: there is no such transformer, or it doesn't read as many tokens as the configuration says.
         MissingExtraError: packages for transformers are missing.
     """
     if config.transformer is None:
         return None
     from elias_idx.encoders.pretrained import load_architecture
+    from elias_idx.encoders.transformer import check_max_tokens
 
-    model = load_architecture(config.transformer)
+    model, tokenizer = load_architecture(config.transformer)
+    check_max_tokens(config.max_tokens, model, tokenizer)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     sizes = model.config
     return TransformerSizes(num_parameters, sizes.num_hidden_layers, sizes.hidden_size, sizes.num_attention_heads)

@@ -85,6 +85,7 @@ def train_model(
         if if_exists == "resume" and out.exists() and not run.goes_on:
             finished = Model.load(out)
             run.check_same(finished.settings, f"the model at {out}")
+            distributed.from_first(run.remove)
             return finished
         with _torch_state(config):
             if check_memory:

@@ -117,9 +117,13 @@ class RunFolder:
         return np.split(stored["labels"], stored["sizes"].cumsum()[:-1])
 
     def remove(self) -> None:
-        """Removes the folder, if it is there."""
+        """Removes the folder, if it is there, and what a removal that was killed has left."""
+        # Under another name first, since half a folder would be known neither as a run's nor as none.
+        removed = self.path.with_name(f".{self.path.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
         if self.path.exists():
-            shutil.rmtree(self.path)
+            self.path.rename(removed)
+            shutil.rmtree(removed)
 
 
 def describe_run(
