@@ -187,8 +187,8 @@ def _markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Command: `{results['command']}`. A made-up set of Amazon-3M's shape: {shape['num_labels']:,} labels in "
         f"{results['num_clusters']:,} clusters, {results['threads']} threads. Memory is the process's peak in each "
-        "part, data and libraries included. Seconds of CPU are those of all threads together, which the load of others on "
-        "the machine disturbs less.\n"
+        "part, data and libraries included. Seconds of CPU are those of all threads together, which others' load "
+        "disturbs less.\n"
     )
     yield (
         f"## Sparse features\n\n{shape['num_texts']:,} texts of {shape['features_per_text']} features out of "
