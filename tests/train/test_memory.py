@@ -172,10 +172,11 @@ def test_given_clusters_that_take_too_much_are_refused_before_any_work(tmp_path,
     unequal = {name: name if int(name[6:]) % 2 else "rest" for name in data.label_names}
     equal = {name: f"cluster {int(name[6:]) // 2}" for name in data.label_names}
     config = replace(TINY, num_clusters=None, stage1_epochs=1, stage2_epochs=0)
-    needed = dry_run(data, tmp_path / "model", config, clusters=unequal).peak()
-    assert needed - dry_run(data, tmp_path / "model", config, clusters=equal).peak() > 2_000 * 2_000 * 4
-    monkeypatch.setattr(memory, "available_memory", lambda: 12 * 2**20)
-    with pytest.raises(ConfigError, match="What lowers it: .*clusters of more equal size"):
+    account = dry_run(data, tmp_path / "model", config, clusters=equal)
+    enough = account.peak() - account.present()
+    monkeypatch.setattr(memory, "available_memory", lambda: enough)
+    memory.check_memory(account)
+    with pytest.raises(ConfigError, match=r"What lowers it: .*clusters of more equal size"):
         train_model(data, tmp_path / "model", config, clusters=unequal)
     assert list(tmp_path.iterdir()) == []
 
@@ -222,10 +223,11 @@ def test_what_many_labels_take_does_not_grow_as_counts_of_clusters_and_labels():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says of a process")
 def test_the_account_is_about_what_is_measured():
     script = Path(__file__).parent / "measure_memory.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # What is freed goes back to the system, so that no part is made in what another one left.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
     measured = json.loads(result.stdout)
     assert measured.keys() == {"clustering", "between the stages", "start of stage 2"}
     for phase, (counted, found) in measured.items():
         assert found > 50 * 2**20, phase
-        assert 0.8 < counted / found < 1.6, (phase, counted, found)
+        assert 0.8 < counted / found < 1.5, (phase, counted, found)

@@ -81,6 +81,7 @@ def embedding_dim(config: Config, sizes: ModelSizes) -> int:
 
 
 def data_parts(config: Config, sizes: ModelSizes) -> list[Part]:
+    """Libraries, inputs and labels."""
     on_other_device = config.device != "cpu"
     num_texts, num_pairs = sizes.num_texts, sizes.num_pairs
     embeddings = num_texts * sizes.input_dim * 4
@@ -97,13 +98,14 @@ def data_parts(config: Config, sizes: ModelSizes) -> list[Part]:
 
 
 def encoder_parts(config: Config, sizes: ModelSizes) -> list[Part]:
+    """What belongs to the encoder, and the n-grams."""
     entries, features = sizes.num_entries, sizes.num_features
     ngrams = ("min_word_texts and min_char_texts (higher)", "char_ngrams")
     # Without a bag of them, n-grams are there to make clusters from.
-    held, finding = ("always", "features") if "bag" in config.encoder else ("clusterings", "clusterings")
+    span, finding = ("always", "features") if "bag" in config.encoder else ("clusterings", "clusterings")
     parts = [
-        Part("n-grams", held, features * _DICT_ENTRY if sizes.text_bytes else 0, settings=ngrams),
-        Part("features of texts", held, entries * 8 + sizes.num_texts * 8, settings=ngrams),
+        Part("n-grams", span, features * _DICT_ENTRY if sizes.text_bytes else 0, settings=ngrams),
+        Part("features of texts", span, entries * 8 + sizes.num_texts * 8, settings=ngrams),
         # Counts of words and of characters, their concatenation and its weighted copy stand side by side.
         Part("finding features", finding, entries * 28 if sizes.text_bytes else 0, settings=ngrams),
     ]
@@ -290,11 +292,12 @@ def _finding_adjacency(config: Config, sizes: ModelSizes) -> int:
     num_texts, num_clusters = sizes.num_texts, config.num_clusters
     in_beams = num_texts * min(num_clusters, config.train_beam_size)
     scores = min(min(num_texts, TEXTS_AT_ONCE) * num_clusters, SCORES_AT_ONCE) * _SCORE
-    products = min(in_beams * sizes.num_pairs // num_texts, PRODUCTS_AT_ONCE)
+    products = in_beams * sizes.num_pairs // num_texts
     entries = _num_entries(config, sizes)
-    # Two blocks of counts meet.
-    most = max(in_beams * 8 + scores, in_beams * 24, in_beams * 8 + products * 16 + entries * 8)
-    return sizes.num_labels * 24 + max(most, in_beams * 8 + products * 8 + entries * 36)
+    # Of several blocks of counts, two meet.
+    counting = min(products, 2 * PRODUCTS_AT_ONCE) * 8 + entries * 8
+    joining = min(products, PRODUCTS_AT_ONCE) * 8 + entries * 28
+    return sizes.num_labels * 24 + in_beams * 8 + max(scores, in_beams * 16, counting, joining)
 
 
 def _making_adjacency(config: Config, sizes: ModelSizes) -> int:

@@ -77,7 +77,7 @@ class ModelSizes:
 
 
 def sizes_of(data: TrainingSet, config: Config, clusters: Clusters | None = None) -> ModelSizes:
-    """The sizes of a training set, the encoder over it and given clusters; n-grams are counted in a sample of the texts."""
+    """The sizes of a training set, its encoder and given clusters; n-grams are counted in a sample of the texts."""
     num_texts, num_labels = data.labels.shape
     sizes = ModelSizes(
         num_texts,
