@@ -44,7 +44,7 @@ SPANS = {
 _STRING, _DICT_ENTRY = 57, 140
 # Torch, SciPy and scikit-learn themselves, once they have been used.
 _LIBRARIES = 700 * 2**20
-# Of what is written in blocks.
+# Of what is made or written in blocks.
 _BLOCKS = 200 * 2**20
 # What torch takes for a score while it picks the largest ones, or for an edge while it compares their weights.
 _SCORE = 40
@@ -105,7 +105,7 @@ def encoder_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     span, finding = ("always", "features") if "bag" in config.encoder else ("clusterings", "clusterings")
     parts = [
         Part("n-grams", span, features * _DICT_ENTRY if sizes.text_bytes else 0, settings=ngrams),
-        Part("features of texts", span, entries * 8 + sizes.num_texts * 8, settings=ngrams),
+        Part("features of texts", span, entries * 8 + (sizes.num_texts * 8 if entries else 0), settings=ngrams),
         # Counts of words and of characters, their concatenation and its weighted copy stand side by side.
         Part("finding features", finding, entries * 28 if sizes.text_bytes else 0, settings=ngrams),
     ]

@@ -102,7 +102,7 @@ def transformer_sizes(config: Config) -> TransformerSizes | None:
         ConfigError: there is no such transformer.
         MissingExtraError: packages for transformers are missing.
     """
-    if "transformer" not in config.encoder or config.transformer is None:
+    if config.transformer is None:
         return None
     from elias_idx.encoders.pretrained import load_architecture
 
