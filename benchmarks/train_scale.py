@@ -138,6 +138,7 @@ def _train_on_embeddings(
     from elias_idx.train.clustering import cluster_labels, features_of
     from elias_idx.train.encoders import build_encoder
     from elias_idx.train.epoch import train_steps
+    from elias_idx.train.model_sizes import ModelSizes
     from elias_idx.train.stage1 import start_stage1
     from elias_idx.train.stage2 import start_stage2
 
@@ -151,7 +152,7 @@ def _train_on_embeddings(
         label_dtype="bfloat16",
         num_threads=num_threads,
     ).with_clusters(shape.num_labels, num_clusters)
-    sizes = memory.ModelSizes(shape.num_texts, shape.num_labels, labels.nnz, input_dim=shape.dim)
+    sizes = ModelSizes(shape.num_texts, shape.num_labels, labels.nnz, input_dim=shape.dim)
     account = memory.memory_account(config, sizes)
     encoder = build_encoder(config, embeddings)
     phases.end("the data, made up")

@@ -15,7 +15,8 @@ from elias_idx.cli.commands import cli
 from elias_idx.config import Config
 from elias_idx.data import write_rows
 from elias_idx.train.clustering import default_num_clusters
-from elias_idx.train.memory import ModelSizes, TransformerSizes, memory_account
+from elias_idx.train.memory import memory_account
+from elias_idx.train.model_sizes import ModelSizes, TransformerSizes
 from helpers_training import topic_texts
 from helpers_transformer import save_tiny_transformer
 

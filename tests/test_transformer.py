@@ -20,7 +20,7 @@ from elias_idx.encoders.tokens import Tokens, batches_by_length, tokenize
 from elias_idx.encoders.transformer import TransformerEncoder
 from elias_idx.errors import ConfigError, DataError, FormatError, MissingExtraError
 from elias_idx.train.encoders import build_encoder
-from elias_idx.train.memory import transformer_sizes
+from elias_idx.train.model_sizes import transformer_sizes
 from helpers_transformer import save_tiny_transformer, tiny_tokenizer
 
 TEXTS = [

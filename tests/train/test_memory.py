@@ -1,6 +1,11 @@
 """The memory account: counted from shapes, and what does not fit is refused before any work."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +13,11 @@ from transformers import BertModel
 
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError
-from elias_idx.train import TrainingSet, dry_run, memory, train_model
+from elias_idx.train import TrainingSet, dry_run, memory, model_sizes, train_model
 from elias_idx.train.encoders import build_encoder
-from elias_idx.train.memory import ModelSizes, TransformerSizes, memory_account, sizes_of
+from elias_idx.train.memory import memory_account
+from elias_idx.train.memory_parts import PHASES, embedding_dim
+from elias_idx.train.model_sizes import ModelSizes, TransformerSizes, sizes_of
 from helpers_training import TINY, topic_features, topic_texts
 from helpers_transformer import save_tiny_transformer
 
@@ -31,7 +38,7 @@ def test_tables_take_what_their_shapes_say():
 
 def test_the_peak_is_that_of_the_largest_phase():
     account = memory_account(Config(), SIZES)
-    phases = [account.held(phase, on_device=False) for phase in memory._PHASES]
+    phases = [account.held(phase, on_device=False) for phase in PHASES]
     assert account.peak() == max(phases)
     assert account.peak() <= sum(part.num_bytes for part in account.parts)
     assert account.held("stage 1", on_device=True) == 0
@@ -48,9 +55,9 @@ def test_embeddings_and_transformers_set_the_size():
     base = TransformerSizes(num_parameters=110_000_000, num_layers=12, hidden_size=768, num_heads=12)
     texts = ModelSizes(10_000, 5_000, 30_000, text_bytes=1_000_000, transformer=base)
     tuned = Config(encoder="transformer", transformer="bert", batch_size=32)
-    assert memory.embedding_dim(tuned, texts) == 768
-    assert memory.embedding_dim(replace(tuned, encoder="bag+transformer"), texts) == 768 + 512
-    assert memory.embedding_dim(Config(encoder="precomputed"), replace(SIZES, input_dim=50)) == 50
+    assert embedding_dim(tuned, texts) == 768
+    assert embedding_dim(replace(tuned, encoder="bag+transformer"), texts) == 768 + 512
+    assert embedding_dim(Config(encoder="precomputed"), replace(SIZES, input_dim=50)) == 50
     # 34 · hidden + 5 · heads · length numbers a token and layer, here of 4 bytes.
     layer = 32 * 128 * 2 * (34 * 768 + 5 * 12 * 128)
     assert base.activation_bytes(32 * 128, 128, tuned) == 12 * layer
@@ -85,7 +92,7 @@ def test_the_sizes_of_many_texts_are_estimated(monkeypatch):
     words = np.minimum(rng.zipf(1.4, (4000, 12)), 50_000)
     data = TrainingSet([" ".join(f"w{word}" for word in row) for row in words], [["a"]] * len(words))
     exact = sizes_of(data, TINY)
-    monkeypatch.setattr(memory, "_SAMPLED_CHARACTERS", exact.text_bytes // 8)
+    monkeypatch.setattr(model_sizes, "_SAMPLED_CHARACTERS", exact.text_bytes // 8)
     found = sizes_of(data, TINY)
     assert found != exact
     assert found.num_features == pytest.approx(exact.num_features, rel=0.5)
@@ -145,3 +152,82 @@ def test_a_dry_run_checks_what_training_checks(tmp_path):
     with pytest.raises(FileNotFoundError):
         dry_run(data, tmp_path / "none" / "model", TINY)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_given_clusters_of_unequal_size_are_padded_to_the_largest():
+    config = Config(num_clusters=50, labels_per_cluster=200)
+    equal, unequal = replace(SIZES, largest_cluster=100), replace(SIZES, largest_cluster=4_000)
+    assert part(config, equal, "adjacency") == part(config, SIZES, "adjacency") == 4 * (50 * 100 + 5_000)
+    assert part(config, unequal, "adjacency") == 4 * (50 * 4_000 + 5_000)
+    # Labels, logits and two moments of all slots, whose rows are no shorter than the largest cluster.
+    learned = "adjacency, its logits and moments"
+    assert 16 * 50 * 4_000 <= part(config, unequal, learned) < 16 * 50 * 4_000 + 10 * part(config, equal, "adjacency")
+    assert part(config, unequal, "centroids of labels") == 0
+
+
+def test_given_clusters_that_take_too_much_are_refused_before_any_work(tmp_path, monkeypatch):
+    texts = [f"text {number}" for number in range(4_000)]
+    data = TrainingSet(texts, [[f"label {number}"] for number in range(4_000)])
+    # One cluster has half of the labels, each other label its own: 2001 rows of 2000.
+    unequal = {name: name if int(name[6:]) % 2 else "rest" for name in data.label_names}
+    equal = {name: f"cluster {int(name[6:]) // 2}" for name in data.label_names}
+    config = replace(TINY, num_clusters=None, stage1_epochs=1, stage2_epochs=0)
+    account = dry_run(data, tmp_path / "model", config, clusters=equal)
+    enough = account.peak() - account.present()
+    monkeypatch.setattr(memory, "available_memory", lambda: enough)
+    memory.check_memory(account)
+    with pytest.raises(ConfigError, match=r"What lowers it: .*clusters of more equal size"):
+        train_model(data, tmp_path / "model", config, clusters=unequal)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clustering_again_holds_the_trained_embeddings():
+    config = replace(Config(dim=64), recluster_epochs=1)
+    account = memory_account(config, SIZES)
+    again = account.held("clustering again", on_device=False)
+    assert again > account.held("clustering", on_device=False) + 10_000 * 64 * 4 + 5_000 * 64 * (2 + 8)
+    assert any("in all during clustering again" in line for line in account.lines())
+    assert not any("clustering again" in line for line in memory_account(Config(), SIZES).lines())
+
+
+def test_a_transformer_s_embeddings_are_made_to_cluster_by():
+    base = TransformerSizes(num_parameters=110_000_000, num_layers=12, hidden_size=768, num_heads=12)
+    sizes = replace(SIZES, text_bytes=1_000_000, transformer=base)
+    config = Config(encoder="transformer", transformer="bert", cluster_by="dense")
+    name = "embeddings to cluster by"
+    assert part(config, sizes, name) == 10_000 * 768 * 4
+    assert part(config, sizes, "centroids of labels") >= 5_000 * 768 * 2
+    # These come from a mapped file, and n-grams are what others cluster by.
+    assert part(replace(config, frozen=True), sizes, name) == part(replace(config, cluster_by=None), sizes, name) == 0
+
+
+def test_parts_of_a_step_that_grow_with_the_batch():
+    config = Config(dim=768, batch_size=4096, num_threads=1)
+    step = part(config, SIZES, "a step") / 2
+    # 32 parts of the core have a gradient of all embeddings each.
+    assert step > 4096 * (32 * 768 * 4 + 500 * 56)
+    # Gradients of all labels' rows: two that are added up, and their sum.
+    assert part(replace(config, accumulation_steps=2), SIZES, "a step") / 2 > step + 3 * 5_000 * 768 * 4
+
+
+def test_what_many_labels_take_does_not_grow_as_counts_of_clusters_and_labels():
+    # As many as Amazon-3M has.
+    sizes = ModelSizes(1_717_899, 2_812_281, 61_913_000, num_features=337_067, num_entries=170_000_000)
+    config = Config(num_clusters=32_768, labels_per_cluster=500, num_threads=16)
+    account = memory_account(config, sizes)
+    own = {phase: sum(part.num_bytes for part in account.parts if part.span == phase) for phase in PHASES}
+    assert own["clustering"] < 2 * 2**30
+    assert own["between the stages"] < 2 * 2**30
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says of a process")
+def test_the_account_is_about_what_is_measured():
+    script = Path(__file__).parent / "measure_memory.py"
+    # What is freed goes back to the system, so that no part is made in what another one left.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
+    measured = json.loads(result.stdout)
+    assert measured.keys() == {"clustering", "between the stages", "start of stage 2"}
+    for phase, (counted, found) in measured.items():
+        assert found > 50 * 2**20, phase
+        assert 0.8 < counted / found < 1.5, (phase, counted, found)

@@ -24,7 +24,7 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # What bounds the memory: products that make a part of the count matrix (8 bytes each), and scores of clusters.
 PRODUCTS_AT_ONCE = 2**24
-_SCORES_AT_ONCE = 2**22
+SCORES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _beam_scores(trainee: Trainee) -> sp.csr_matrix:
     values = np.empty((trainee.num_texts, beam_size), np.float32)
     at = 0
     for embeddings in trainee.embed_all():
-        for part in embeddings.split(max(1, _SCORES_AT_ONCE // num_clusters)):
+        for part in embeddings.split(max(1, SCORES_AT_ONCE // num_clusters)):
             cluster_scores = trainee.network.cluster_scores(part)
             beam = top_clusters(cluster_scores, beam_size)
             rows = slice(at, at + len(part))

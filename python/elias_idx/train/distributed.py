@@ -71,8 +71,12 @@ def fair_num_threads(alone: int) -> int:
     """This process' share of the CPUs that it may use; `alone` if it trains alone."""
     if num_processes() == 1:
         return alone
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // processes_here())
+    return max(1, usable_cpus() // processes_here())
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def from_first(function: Callable[[], _Result]) -> _Result:

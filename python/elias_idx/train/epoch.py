@@ -22,7 +22,7 @@ from elias_idx.train.teacher_forcing import expanded_beam
 
 # Pairs whose gradient is below this share of the largest possible one are left out of the gradients.
 _SKIPPED_GRADIENT = 1e-3
-_TEXTS_AT_ONCE = 2048
+TEXTS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Trainee:
         """The embeddings of all training inputs in order, without dropout, some thousand at a time."""
         self.encoder.eval()
         try:
-            for rows in torch.arange(self.num_texts, device=self.labels.indptr.device).split(_TEXTS_AT_ONCE):
+            for rows in torch.arange(self.num_texts, device=self.labels.indptr.device).split(TEXTS_AT_ONCE):
                 yield self.encoder(rows)
         finally:
             self.encoder.train()

@@ -27,7 +27,7 @@ _LARGEST_ID = 2**32 - 1
 _EXCLUDED_LOGIT = -1e30
 # Slots of the adjacency that int32 can name, and those whose weights are computed at once.
 _MOST_SLOTS = 2**31 - 1
-_SLOTS_AT_ONCE = 2**22
+SLOTS_AT_ONCE = 2**22
 
 
 class Adjacency(nn.Module):
@@ -148,7 +148,7 @@ class Adjacency(nn.Module):
     def _blocks(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Some clusters at a time: their ids, `present` and `weights` of their rows."""
         ids = torch.arange(self.num_clusters, device=self.labels.device)
-        for clusters in ids.split(max(1, _SLOTS_AT_ONCE // self.labels_per_cluster)):
+        for clusters in ids.split(max(1, SLOTS_AT_ONCE // self.labels_per_cluster)):
             present = self.present_in(clusters)
             yield (
                 clusters,

@@ -24,6 +24,7 @@ from elias_idx.train.encoders import TrainableEncoder, build_encoder
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
+from elias_idx.train.model_sizes import sizes_of
 from elias_idx.train.run_folder import IfExists, RunFolder, describe_run
 from elias_idx.train.selection import Selection
 from elias_idx.train.stage1 import start_stage1
@@ -89,7 +90,7 @@ def train_model(
             return finished
         with _torch_state(config):
             if check_memory:
-                distributed.from_first(lambda: memory.check_memory(_account(data, config)))
+                distributed.from_first(lambda: memory.check_memory(_account(data, config, given)))
             stages = _train(data, config, given, run, selection, log, on_epoch)
             distributed.from_first(lambda: stages.current_model().save(out, overwrite=if_exists != "error"))
         distributed.from_first(run.remove)
@@ -113,7 +114,7 @@ def dry_run(
     Selection.check(config, data, dev)
     RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev, given))
     with _torch_state(config):
-        return _account(data, config)
+        return _account(data, config, given)
 
 
 def _completed(
@@ -128,8 +129,8 @@ def _completed(
     return data, config.with_clusters(num_labels, default_num_clusters(num_labels)), given
 
 
-def _account(data: TrainingSet, config: Config) -> memory.MemoryAccount:
-    return memory.memory_account(config, memory.sizes_of(data, config))
+def _account(data: TrainingSet, config: Config, given: Clusters | None) -> memory.MemoryAccount:
+    return memory.memory_account(config, sizes_of(data, config, given))
 
 
 def _train(
