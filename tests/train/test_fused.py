@@ -10,7 +10,7 @@ from elias_idx.train import fused, losses
 from elias_idx.train.losses import LossSettings
 from elias_idx.train.network import Adjacency, EliasNetwork
 from elias_idx.train.ragged import Ragged
-from elias_idx.train.row_table import RowTable
+from elias_idx.train.row_table import RowTable, added_up
 
 NUM_QUERIES, NUM_CLUSTERS, NUM_LABELS = 24, 12, 90
 SETTINGS = LossSettings(shortlist_size=25, path_loss_weight=1.3, divisor=NUM_QUERIES, skip_below=0.0)
@@ -19,7 +19,7 @@ SETTINGS = LossSettings(shortlist_size=25, path_loss_weight=1.3, divisor=NUM_QUE
 class Problem:
     """A random network and batch; the scale of its cluster logits decides how many scores reach 1."""
 
-    def __init__(self, seed, *, learned, dim=19, sharpness=2.0, beta=9.0, dtype=torch.float64, levels=None):
+    def __init__(self, seed, *, learned, dim=19, sharpness=2.0, beta=9.0, dtype=torch.float64, levels=None, **options):
         rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         if learned:
@@ -31,7 +31,9 @@ class Problem:
         else:
             rows, logits = np.array_split(rng.permutation(NUM_LABELS - 5), NUM_CLUSTERS), None
         adjacency = Adjacency(rows, NUM_LABELS, logits, beta)
-        self.network = EliasNetwork(dim, adjacency, alpha=3.0, label_bias=-0.5).to(dtype)
+        self.network = EliasNetwork(dim, adjacency, alpha=3.0, label_bias=-0.5, **options)
+        if dtype == torch.float64:
+            self.network.double()
         with torch.no_grad():
             self.network.label_classifiers.weight.normal_(std=0.6)
             self.network.label_classifiers.bias.normal_()
@@ -142,9 +144,10 @@ def test_a_batch_without_labels_and_one_without_clusters():
     assert not embeddings.grad.any()
 
 
+@pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("learned", [False, True])
-def test_an_immediate_update_is_that_by_the_gradient(learned):
-    one, other = (Problem(10, learned=learned, dtype=torch.float32) for _ in range(2))
+def test_an_immediate_update_is_that_by_the_gradient(learned, label_dtype):
+    one, other = (Problem(10, learned=learned, dtype=torch.float32, label_dtype=label_dtype) for _ in range(2))
     for _ in range(3):
         for problem, immediate in ((one, True), (other, False)):
             tables = [problem.network.label_classifiers, problem.network.adjacency.logits]
@@ -159,6 +162,23 @@ def test_an_immediate_update_is_that_by_the_gradient(learned):
                 table.step()
     for name, value in one.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("quiet_first", [False, True])
+def test_a_part_of_a_batch_whose_pairs_are_all_skipped_adds_nothing(quiet_first):
+    problem = Problem(15, learned=True, dtype=torch.float32)
+    table = problem.network.label_classifiers
+    for quiet in (quiet_first, not quiet_first):
+        settings = replace(SETTINGS, skip_below=10.0 if quiet else 0.0)
+        scores = problem.cluster_logits.softmax(1).requires_grad_()
+        arguments = problem.network, problem.embeddings, scores, problem.beam, problem.positives, settings
+        fused.label_loss(*arguments).backward()
+    alone = table.gradients[1 if quiet_first else 0]
+    assert sorted(len(gradient.rows) for gradient in table.gradients) == [0, len(alone.rows)]
+    total = added_up(table.gradients)
+    assert torch.equal(total.rows, alone.rows)
+    assert torch.equal(total.weight, alone.weight)
+    assert torch.equal(total.bias, alone.bias)
 
 
 def test_without_gradients_nothing_is_updated():
@@ -213,6 +233,27 @@ def test_scores_that_are_not_numbers_make_the_loss_one_that_is_not():
     assert not fused.label_loss(*arguments).isfinite()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_of_the_adjacency_that_are_not_finite_make_the_loss_not_a_number(value):
+    problem = Problem(13, learned=True, dtype=torch.float32)
+    cluster = int(problem.network.adjacency.lengths.argmax())
+    problem.beam[0, 0] = cluster
+    table = problem.network.adjacency.logits
+    table.begin_step(0.1, immediate=True)
+    problem.network.label_classifiers.begin_step(0.1, immediate=True)
+    table.weight.data[cluster, 0] = value
+    before = {name: tensor.clone() for name, tensor in problem.network.state_dict().items()}
+    scores = torch.rand(NUM_QUERIES, NUM_CLUSTERS).requires_grad_()
+    arguments = problem.network, problem.embeddings, scores, problem.beam, problem.positives, SETTINGS
+    assert fused.label_loss(*arguments).isnan()
+    for name, tensor in problem.network.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, equal_nan=True)
+    # Padding is never read.
+    table.weight.data.masked_fill_(problem.network.adjacency.present, 0.0)
+    table.weight.data.masked_fill_(~problem.network.adjacency.present, value)
+    assert fused.label_loss(*arguments).isfinite()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -225,6 +266,8 @@ def test_scores_that_are_not_numbers_make_the_loss_one_that_is_not():
         (lambda p: p.network.adjacency.labels.fill_(-1), "the adjacency holds -1"),
         (lambda p: p.network.adjacency.lengths.fill_(1000), "lengths must lie between 0"),
         (lambda p: p.network.adjacency.label_slots.fill_(10**6), "the labels' slots holds 1000000"),
+        (lambda p: p.network.adjacency.label_slots.copy_(p.network.adjacency.label_slots.flip(0)), "which isn't label"),
+        (lambda p: p.network.adjacency.lengths.fill_(0), "which isn't label"),
         (lambda p: p.cluster_logits.fill_(1.5), "cluster scores must lie between 0 and 1"),
         (lambda p: setattr(p, "embeddings", p.embeddings[:, :-1]), "embeddings must have dim 19, got 18"),
         (lambda p: setattr(p, "embeddings", p.embeddings[:-1]), "cluster_scores must have 276 values, got 288"),
@@ -270,6 +313,11 @@ def test_bags_update_rows_as_their_gradients_would():
             fused.bag_product(random_bags(step), table).square().sum().backward()
             table.step()
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_bags_are_of_float32_rows():
+    with pytest.raises(TypeError, match="float32"):
+        fused.bag_product(random_bags(2), RowTable(torch.zeros(200, 4, dtype=torch.float16)))
 
 
 def test_bags_of_rows_that_arent_there_are_an_error():

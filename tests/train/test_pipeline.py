@@ -115,6 +115,24 @@ def test_a_run_resumed_within_an_epoch_ends_like_an_undisturbed_one(data, traine
     assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
 
 
+def test_classifiers_in_bfloat16_resume_alike_and_are_about_as_good(data, trained, tmp_path, monkeypatch):
+    config = replace(TINY, label_dtype="bfloat16")
+    model = train_model(data, tmp_path / "undisturbed", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", stop_at_step(55))
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "stopped", replace(config, checkpoint_steps=4))
+    train_model(data, tmp_path / "stopped", config, if_exists="resume")
+    both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+
+    in_float32 = Model.load(trained[0])
+    assert not np.array_equal(model.index.label_weights, in_float32.index.label_weights)
+    texts, labels = topic_texts(seed=1)
+    found, expected = (one.evaluate(texts, labels, ks=(2,), recall_ks=()) for one in (model, in_float32))
+    assert found.metrics["P@2"] == pytest.approx(expected.metrics["P@2"], abs=5)
+
+
 def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, monkeypatch):
     out = tmp_path / "model"
     with monkeypatch.context() as patch:

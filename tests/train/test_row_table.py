@@ -1,5 +1,7 @@
 """The row-wise Adam of tables against a plain transcription of its definition."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,13 @@ def test_a_step_uses_each_gradient_once():
     assert torch.equal(table.weight, after)
 
 
+def test_an_update_needs_a_step():
+    table = table_of(np.ones((2, 2), np.float32))
+    table.gradients.append(gradient_of({1: np.ones(2, np.float32)}))
+    with pytest.raises(ValueError, match="begin one"):
+        table.step()
+
+
 def test_a_state_dict_holds_all_state():
     rng = np.random.default_rng(2)
     weight, bias = rng.normal(size=(9, 4)).astype(np.float32), np.zeros(9, np.float32)
@@ -163,6 +172,22 @@ def test_bfloat16_is_rounded_without_bias():
     for axis in (0, 1):
         shares = (moved > 0).double().mean(axis)
         assert 0.5 < shares.var().item() / (0.09 / moved.shape[axis]) < 1.5
+
+
+def test_bfloat16_is_rounded_by_other_bits_in_each_step():
+    # Half of the weights move in a step.
+    table, moves = bfloat16_table(400, 64, 1.0), []
+    for _ in range(4):
+        before = table.weight.detach().clone()
+        step(table, RowGradient(torch.arange(400), torch.ones(400, 64)), learning_rate=2**-9)
+        moves.append((before != table.weight).detach().double())
+    assert all(abs(moved.mean().item() - 0.5) < 0.02 for moved in moves)
+    for one, other in itertools.pairwise(moves):
+        for rows, columns in itertools.product((-1, 0, 1), range(-3, 4)):
+            correlation = np.corrcoef(
+                one[1:-1, 3:-3].flatten(), other.roll((rows, columns), (0, 1))[1:-1, 3:-3].flatten()
+            )
+            assert abs(correlation[0, 1]) < 0.05
 
 
 def test_steps_below_the_precision_of_bfloat16_add_up():

@@ -20,9 +20,6 @@ from elias_idx.train.sparse_ops import sparse_product
 
 _Mode = Literal["evaluate", "collect", "apply"]
 
-# Keeps its memory from step to step.
-_LABEL_STEP = _core.LabelStep()
-
 
 def label_loss(
     network: EliasNetwork,
@@ -45,7 +42,9 @@ def label_loss(
         positives: the queries' labels and their relevance, [Q, L].
         settings: numbers.
     """
-    mode = _mode(network.label_classifiers) if torch.is_grad_enabled() else "evaluate"
+    mode: _Mode = "evaluate"
+    if torch.is_grad_enabled():
+        mode = "apply" if network.label_classifiers.immediate else "collect"
     loss: Tensor = _LabelLoss.apply(embeddings, cluster_scores, network, beam, positives, settings, mode)
     return loss
 
@@ -71,7 +70,7 @@ class _LabelLoss(torch.autograd.Function):
         mode: _Mode,
     ) -> Tensor:
         adjacency, classifiers = network.adjacency, network.label_classifiers
-        loss, by_embedding, by_cluster, by_classifiers, by_logits = _LABEL_STEP.run(
+        loss, by_embedding, by_cluster, by_classifiers, by_logits = network.label_step.run(
             (embeddings.contiguous().numpy(), cluster_scores.contiguous().numpy(), beam.contiguous().numpy()),
             _arrays(positives),
             (
@@ -87,9 +86,9 @@ class _LabelLoss(torch.autograd.Function):
             torch.get_num_threads(),
         )
         if mode == "collect":
-            classifiers.gradients.append(_row_gradient(by_classifiers))
+            classifiers.gradients.append(_row_gradient(by_classifiers, classifiers))
             if adjacency.logits is not None:
-                adjacency.logits.gradients.append(_row_gradient(by_logits))
+                adjacency.logits.gradients.append(_row_gradient(by_logits, adjacency.logits))
         if mode != "evaluate":
             ctx.by_embedding = torch.from_numpy(by_embedding).view_as(embeddings)
             ctx.by_cluster = torch.from_numpy(by_cluster).view_as(cluster_scores)
@@ -106,23 +105,19 @@ class _BagProduct(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, table: RowTable, matrix: Ragged) -> Tensor:
         ctx.table, ctx.matrix = table, matrix
         bags = torch.empty(len(matrix.indptr) - 1, weight.shape[1])
-        _core.bag_product(_arrays(matrix), table.arrays(), bags.numpy(), torch.get_num_threads())
+        _core.bag_product(_arrays(matrix), weight.detach().numpy(), bags.numpy(), torch.get_num_threads())
         return bags
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
-        table, mode = ctx.table, _mode(ctx.table)
+        table: RowTable = ctx.table
         found = _core.bag_gradient(
-            _arrays(ctx.matrix), gradient.contiguous().numpy(), table.arrays(), mode, torch.get_num_threads()
+            _arrays(ctx.matrix), gradient.contiguous().numpy(), table.arrays(), table.immediate, torch.get_num_threads()
         )
-        if mode == "collect":
-            table.gradients.append(_row_gradient(found))
+        if not table.immediate:
+            table.gradients.append(_row_gradient(found, table))
         return None, None, None
-
-
-def _mode(table: RowTable) -> _Mode:
-    return "apply" if table.immediate else "collect"
 
 
 def _arrays(matrix: Ragged) -> tuple[Any, Any, Any]:
@@ -130,6 +125,6 @@ def _arrays(matrix: Ragged) -> tuple[Any, Any, Any]:
     return matrix.indptr.numpy(), matrix.indices.numpy(), matrix.values.numpy()
 
 
-def _row_gradient(arrays: Any) -> RowGradient:
+def _row_gradient(arrays: Any, table: RowTable) -> RowGradient:
     rows, weight, bias = (torch.from_numpy(array) for array in arrays)
-    return RowGradient(rows, weight, bias if len(bias) else None)
+    return RowGradient(rows, weight, None if table.bias is None else bias)

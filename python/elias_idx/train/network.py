@@ -16,6 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from elias_idx import _core
 from elias_idx.errors import ConfigError
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
@@ -186,6 +187,8 @@ class EliasNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.alpha = alpha
+        # The memory of fused steps.
+        self.label_step = _core.LabelStep()
         self.clusters = nn.Linear(dim, adjacency.num_clusters)
         self.adjacency = adjacency
         self.label_classifiers = RowTable(

@@ -41,7 +41,7 @@ class TableArrays(NamedTuple):
         weights: the weights and their momentum, [R, D] each; bfloat16 as its bits in int16.
         second_moment: [R] or [R, D].
         bias: the biases, their momentum and second moment, [R] each.
-        adam: learning rate, β₁, β₂, ε, and the step's number from 1 on.
+        adam: learning rate, β₁, β₂, ε, and the step's number, 0 where none was begun.
     """
 
     weights: tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -55,7 +55,8 @@ class RowTable(nn.Module):
 
     Adam keeps one second moment a row, that of the row's mean squared gradient, so that its state takes one array of
     the weights' shape instead of two. A row without gradient in a step keeps its weights and its state. bfloat16
-    weights and momenta are rounded at random, so that steps too small to round to count on average.
+    weights and momenta are rounded at random, so that steps too small to round to count on average; such tables are
+    for CPUs and fused products.
 
     A step is `begin_step`, then products with the table (`fused`, `sparse_ops`) and their `backward`, then `step`.
     Products leave the gradients in `gradients`, not in autograd's `grad`, and `step` applies them; or fused products
@@ -106,7 +107,11 @@ class RowTable(nn.Module):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Updates the rows whose gradients were left for it."""
+        """Updates the rows whose gradients were left for it.
+
+        Raises:
+            ValueError: gradients that don't fit, or no step was begun.
+        """
         if self.gradients:
             gradient = added_up(self.gradients)
             self.gradients = []
@@ -122,13 +127,13 @@ class RowTable(nn.Module):
         bias = None
         if self.bias is not None:
             bias = self.bias.detach().numpy(), self.bias_momentum.numpy(), self.bias_second_moment.numpy()
-        adam = self.learning_rate, _BETA1, _BETA2, _EPSILON, max(1, int(self.steps))
+        adam = self.learning_rate, _BETA1, _BETA2, _EPSILON, int(self.steps)
         return TableArrays(
             (_as_array(self.weight.detach()), _as_array(self.momentum)), self.second_moment.numpy(), bias, adam
         )
 
     def _update(self, gradient: RowGradient) -> None:
-        """What `_core.apply_gradients` does, in torch: for other devices."""
+        """What `_core.apply_gradients` does, in torch: for float32 on other devices."""
         self._update_rows(self.weight, self.momentum, self.second_moment, gradient.rows, gradient.weight)
         if self.bias is not None:
             assert gradient.bias is not None

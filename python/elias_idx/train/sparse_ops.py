@@ -35,7 +35,7 @@ def sampled_dots(queries: Tensor, table: RowTable, pattern: Ragged, skip_below: 
 
     Args:
         queries: [Q, D].
-        table: weights [R, D] and biases.
+        table: weights [R, D] of the queries' dtype, and biases.
         pattern: E entries of [Q, R], each row's columns ascending; its values are ignored.
         skip_below: entries whose gradient is smaller in magnitude add nothing to the gradients: most negatives of
             a trained model, whose sum is noise beside the rest.
@@ -90,7 +90,7 @@ class _SampledDots(torch.autograd.Function):
         ctx.save_for_backward(queries, weight)
         ctx.table, ctx.pattern, ctx.skip_below = table, pattern, skip_below
         zeros = _csr(pattern.indptr, pattern.indices, queries.new_zeros(len(pattern.indices)), len(weight))
-        dots = torch.sparse.sampled_addmm(zeros, queries, weight.to(queries.dtype).t(), beta=0.0).values()
+        dots = torch.sparse.sampled_addmm(zeros, queries, weight.t(), beta=0.0).values()
         return dots + bias[pattern.indices]
 
     @staticmethod
@@ -100,7 +100,7 @@ class _SampledDots(torch.autograd.Function):
         kept = (gradient.abs() >= ctx.skip_below).nonzero()[:, 0]
         owners, columns, values = pattern.owners()[kept], pattern.indices[kept], gradient[kept]
         indptr = torch.searchsorted(kept, pattern.indptr)
-        query_gradient = _csr(indptr, columns, values, len(weight)) @ weight.to(queries.dtype)
+        query_gradient = _csr(indptr, columns, values, len(weight)) @ weight
         # A column of ones gives the biases' gradient.
         rows, sums = _transposed_product(owners, columns, values, F.pad(queries, (0, 1), value=1.0))
         ctx.table.gradients.append(RowGradient(rows, sums[:, :-1], sums[:, -1]))

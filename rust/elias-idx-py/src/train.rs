@@ -2,8 +2,6 @@
 //!
 //! bfloat16 arrays, which NumPy lacks, come as their bits in int16.
 
-use std::sync::{Mutex, PoisonError};
-
 use bytemuck::cast_slice_mut;
 use elias_idx::train::{
     self, Adam, AdjacencyRows, Bags, Bias, Logits, Loss, Mode, Positives, Queries, Settings, Table,
@@ -108,7 +106,7 @@ type AdjacencyArrays<'py> = (
     PyReadonlyArray1<'py, i32>,
 );
 /// Loss, gradients by embeddings and cluster scores, of the label classifiers, of the logits.
-type Result<'py> = (
+type StepArrays<'py> = (
     f64,
     Bound<'py, PyArray1<f32>>,
     Bound<'py, PyArray1<f32>>,
@@ -117,9 +115,9 @@ type Result<'py> = (
 );
 
 /// Computes the loss and the gradients of batches, in memory that is kept between them.
-#[pyclass(frozen, module = "elias_idx._core")]
+#[pyclass(module = "elias_idx._core")]
 #[derive(Default)]
-pub(crate) struct LabelStep(Mutex<train::LabelStep>);
+pub(crate) struct LabelStep(train::LabelStep);
 
 #[pymethods]
 impl LabelStep {
@@ -131,7 +129,7 @@ impl LabelStep {
     /// The loss of a batch; see `elias_idx.train.fused`.
     #[expect(clippy::too_many_arguments, reason = "a loss depends on much")]
     fn run<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         queries: QueryArrays<'py>,
         positives: RaggedArrays<'py>,
@@ -141,7 +139,7 @@ impl LabelStep {
         settings: (usize, f32, f32, f32),
         mode: &str,
         num_threads: usize,
-    ) -> PyResult<Result<'py>> {
+    ) -> PyResult<StepArrays<'py>> {
         let mode = parse_mode(mode)?;
         let (mut classifiers, mut logits) = (classifiers, logits);
         let dim = queries.0.shape()[1];
@@ -180,11 +178,7 @@ impl LabelStep {
             },
         };
         let learned = loss.logits.is_some();
-        let result = interruptible(py, |stop| {
-            // What a panic left behind is overwritten by the next step.
-            let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            step.run(loss, mode, stop)
-        })?;
+        let result = interruptible(py, |stop| self.0.run(loss, mode, stop))?;
         Ok((
             result.loss,
             PyArray1::from_vec(py, result.embeddings),
@@ -195,18 +189,18 @@ impl LabelStep {
     }
 }
 
-/// The sums `out` [Q, D] of bags of a table's rows.
+/// The sums `out` [Q, D] of bags of the rows of `weight` [R, D].
 #[pyfunction]
 pub(crate) fn bag_product<'py>(
     py: Python<'py>,
     bags: RaggedArrays<'py>,
-    mut table: TableArrays<'py>,
+    weight: PyReadonlyArray2<'py, f32>,
     mut out: PyReadwriteArray2<'py, f32>,
     num_threads: usize,
 ) -> PyResult<()> {
     let bags = as_bags(&bags)?;
-    let (table, out) = (table.table()?, out.as_slice_mut()?);
-    interruptible(py, |stop| train::bag_product(bags, table, out, num_threads, stop))
+    let (dim, weight, out) = (weight.shape()[1], weight.as_slice()?, out.as_slice_mut()?);
+    interruptible(py, |stop| train::bag_product(bags, weight, dim, out, num_threads, stop))
 }
 
 /// From the gradient [Q, D] by bags to that by a table's rows, which it updates or gives.
@@ -216,14 +210,14 @@ pub(crate) fn bag_gradient<'py>(
     bags: RaggedArrays<'py>,
     gradient: PyReadonlyArray2<'py, f32>,
     mut table: TableArrays<'py>,
-    mode: &str,
+    apply: bool,
     num_threads: usize,
 ) -> PyResult<Gradients<'py>> {
-    let (mode, dim) = (parse_mode(mode)?, gradient.shape()[1]);
+    let dim = gradient.shape()[1];
     let (bags, gradient) = (as_bags(&bags)?, gradient.as_slice()?);
     let table = table.table()?;
     let gradients = interruptible(py, |stop| {
-        train::bag_gradient(bags, gradient, table, mode, num_threads, stop)
+        train::bag_gradient(bags, gradient, table, apply, num_threads, stop)
     })?;
     to_arrays(py, gradients, dim)
 }

@@ -47,6 +47,7 @@ mod matrix;
 mod panels;
 mod quantize;
 mod query_codes;
+mod scramble;
 mod screen;
 mod search;
 mod storage;

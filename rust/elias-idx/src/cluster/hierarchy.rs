@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::centroids::Centroids;
 use super::{ClusterOptions, ClusterProgress};
 use crate::error::Result;
+use crate::scramble::scramble;
 use crate::threads::{self, Hook, Loops, Pulse};
 
 const MAX_ITERATIONS: usize = 10;
@@ -248,7 +249,9 @@ impl Splitter<'_> {
         let Scratch { sums, parts, sides, summed, .. } = scratch;
         let part_len = labels.len().div_ceil(num_parts);
         let change = |number: usize, sums: &mut Sums| {
-            let range = number * part_len..labels.len().min((number + 1) * part_len);
+            // Full parts may take all labels before the last part.
+            let end = labels.len().min((number + 1) * part_len);
+            let range = end.min(number * part_len)..end;
             let sides = summed[range.clone()].iter().zip(&sides[range.clone()]);
             for (&label, (&from, &to)) in labels[range].iter().zip(sides) {
                 sums.change_side(self.centroids, label, from, to);
@@ -432,12 +435,4 @@ pub(super) fn start(
     let first = (state % len as u64) as usize;
     let second = (scramble(state) % (len as u64 - 1)) as usize;
     [first, second + usize::from(second >= first)]
-}
-
-/// The finaliser of SplitMix64, after adding its constant.
-fn scramble(state: u64) -> u64 {
-    let mut mixed = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }

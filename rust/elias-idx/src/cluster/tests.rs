@@ -210,6 +210,19 @@ fn threads_change_nothing_also_where_they_share_a_split() {
 }
 
 #[test]
+fn long_dense_rows_whose_labels_fill_fewer_parts_than_there_are() {
+    // Sums in 11 parts of 9 labels at most: ten of them hold all 89.
+    let (num_labels, dim) = (89, 130_000);
+    let mut next = noise(2);
+    let dense: Vec<f32> = (0..2 * dim).map(|_| next()).collect();
+    let rows: Vec<_> = (0..num_labels).map(|label| vec![(label % 2, 1.0)]).collect();
+    let texts = Rows::new(&rows, 2);
+    let features = LabelFeatures { texts: texts.view(), sparse: None, dense: Some(&dense) };
+    let clusters = cluster(&features, options(2)).unwrap();
+    assert_eq!(sizes(&clusters, 2), [44, 45]);
+}
+
+#[test]
 fn the_hook_stops_it_and_sees_progress() {
     let texts = Rows::one_text_a_label(100_000);
     let dense = vec![1.0; 100_000 * 32];

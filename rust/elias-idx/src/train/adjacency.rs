@@ -1,5 +1,7 @@
 //! The clusters that a step's beams reach: their edges' weights, and what these learn.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::label_step::{AdjacencyRows, Logits};
 use super::rows::{Mode, RowGradients, TableRows};
 use super::{check, checked_id};
@@ -64,7 +66,7 @@ impl Reached {
         Ok(())
     }
 
-    /// Computes the weights of the clusters' edges.
+    /// Computes the weights of the clusters' edges. Returns whether they are numbers.
     ///
     /// # Errors
     /// Those of the loops.
@@ -74,10 +76,10 @@ impl Reached {
         rows: &AdjacencyRows<'_>,
         kernels: Kernels,
         team: &mut Team<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let len = self.clusters.len() * rows.width;
         self.scaled.resize(len, 0.0);
-        let clusters = &self.clusters;
+        let (clusters, all_valid) = (&self.clusters, AtomicBool::new(true));
         team.for_each_part(&mut self.scaled, rows.width, &|number, scaled| {
             let cluster = clusters[number] as usize;
             // SAFETY: rows are updated only when all weights are computed.
@@ -85,9 +87,14 @@ impl Reached {
                 scaled.copy_from_slice(logits);
             }
             let (row, padding) = scaled.split_at_mut(rows.len(cluster));
+            // The softmax would make them finite.
+            if !row.iter().all(|logit| *logit < f32::INFINITY) {
+                all_valid.store(false, Ordering::Relaxed);
+            }
             kernels.scaled_softmax(row, logits.beta);
             padding.fill(0.0);
-        })
+        })?;
+        Ok(all_valid.into_inner())
     }
 
     /// The weight of the edge in a slot.

@@ -1,10 +1,11 @@
 //! Bags: weighted sums of a table's rows, such as the embeddings of a text's n-grams.
 
 use super::pairs::{ByRow, entries_of};
-use super::rows::{Mode, RowGradients, Table, TableRows};
-use super::{check_len, check_offsets, checked_id, entries};
+use super::rows::{RowGradients, Table, TableRows};
+use super::{check, check_len, check_offsets, checked_id, entries};
 use crate::error::Result;
-use crate::kernels::{Kernels, RowValues};
+use crate::kernels::{Kernels, prefetch};
+use crate::matrix::MatrixView;
 use crate::threads::{self, Hook, Loops};
 
 /// Q bags as ragged rows: which rows of a table, and their factors.
@@ -30,60 +31,60 @@ impl Bags<'_> {
     }
 }
 
-/// The sum of each bag's rows times their factors; `out` is \[Q, D\].
+/// The sum of each bag's rows times their factors, of a table `weight` \[R, D\]; `out` is \[Q, D\].
 ///
 /// # Errors
 /// Arrays that don't fit together, and rows that aren't there; those of a call on threads.
 pub fn bag_product(
     bags: Bags<'_>,
-    table: Table<'_>,
+    weight: &[f32],
+    dim: usize,
     out: &mut [f32],
     num_threads: usize,
     hook: Hook<'_>,
 ) -> Result<()> {
     let kernels = Kernels::detect()?;
-    let table = TableRows::new(table)?;
-    bags.check(table.num_rows)?;
-    check_len("the product", out.len(), (bags.offsets.len() - 1) * table.dim)?;
+    let whole = dim > 0 && weight.len().is_multiple_of(dim);
+    check(whole, || format!("{} weights are no rows of {dim}", weight.len()))?;
+    let table = MatrixView::new(weight, dim);
+    bags.check(table.rows())?;
+    check_len("the product", out.len(), (bags.offsets.len() - 1) * dim)?;
     threads::lead(num_threads, hook, |team| {
-        team.for_each_part(out, table.dim, &|bag, sum| {
+        team.for_each_part(out, dim, &|bag, sum| {
             sum.fill(0.0);
             let own = entries(bags.offsets, bag);
             let rows = &bags.rows[own.clone()];
             for (at, (&row, &factor)) in rows.iter().zip(&bags.factors[own]).enumerate() {
                 if let Some(&ahead) = rows.get(at + ROWS_AHEAD) {
-                    table.prefetch_values(ahead as usize);
+                    prefetch(table.row(ahead as usize).as_ptr().cast(), size_of_val(sum));
                 }
-                // SAFETY: nothing updates the table meanwhile.
-                match unsafe { table.values(row as usize) } {
-                    RowValues::Float32(row) => kernels.add_scaled(factor, row, sum),
-                    RowValues::BFloat16(row) => {
-                        for (sum, value) in sum.iter_mut().zip(row) {
-                            *sum += factor * value.to_f32();
-                        }
-                    }
-                }
+                kernels.add_scaled(factor, table.row(row as usize), sum);
             }
         })
     })
 }
 
-/// From the gradient \[Q, D\] by the bags to that by the rows, which updates them or is returned.
+/// From the gradient \[Q, D\] by the bags to that by the rows, which updates them if `apply`, else is returned.
 ///
 /// # Errors
-/// As for [`bag_product`]; after an interruption some rows may have been updated and others not.
+/// As for [`bag_product`], and updates in step 0; after an interruption some rows may have been updated and others not.
 pub fn bag_gradient(
     bags: Bags<'_>,
     gradient: &[f32],
     table: Table<'_>,
-    mode: Mode,
+    apply: bool,
     num_threads: usize,
     hook: Hook<'_>,
 ) -> Result<RowGradients> {
     let kernels = Kernels::detect()?;
     let table = TableRows::new(table)?;
+    if apply {
+        table.check_step()?;
+    }
     let dim = table.dim;
     bags.check(table.num_rows)?;
+    let largest = bags.offsets.len().max(bags.rows.len()).max(table.num_rows);
+    check(largest < u32::MAX as usize, || "there are too many rows or bags for 32 bits".into())?;
     check_len("the gradient", gradient.len(), (bags.offsets.len() - 1) * dim)?;
     let owners: Vec<u32> = (0..bags.offsets.len() - 1)
         .flat_map(|bag| entries(bags.offsets, bag).map(move |_| bag as u32))
@@ -106,7 +107,7 @@ pub fn bag_gradient(
                     let by_bag = &gradient[bag * dim..][..dim];
                     kernels.add_scaled(bags.factors[entry as usize], by_bag, &mut sum);
                 }
-                if mode == Mode::Apply {
+                if apply {
                     // SAFETY: rows are grouped, and each part is done once.
                     unsafe { table.update(kernels, pair[0].row as usize, &sum, 0.0) };
                 } else {

@@ -103,7 +103,7 @@ pub struct Loss<'a> {
 /// What a step comes to.
 #[derive(Debug, Default)]
 pub struct StepResult {
-    /// The loss. NaN where cluster scores are; nothing was updated then.
+    /// The loss. NaN where cluster scores or logits of the beams' clusters are; nothing was updated then.
     pub loss: f64,
     /// By the embeddings, \[Q, D\]; empty where only the loss was wanted.
     pub embeddings: Vec<f32>,
@@ -113,6 +113,17 @@ pub struct StepResult {
     pub classifiers: RowGradients,
     /// By the logits of the adjacency; likewise.
     pub logits: RowGradients,
+}
+
+impl StepResult {
+    fn not_a_number(queries: &Queries<'_>) -> Self {
+        Self {
+            loss: f64::NAN,
+            embeddings: vec![f32::NAN; queries.embeddings.len()],
+            cluster_scores: vec![f32::NAN; queries.cluster_scores.len()],
+            ..Self::default()
+        }
+    }
 }
 
 /// Computes steps in memory that is kept between them.
@@ -136,7 +147,7 @@ impl LabelStep {
     /// their beams reach, divided by the divisor; its gradients; and, if `mode` says so, updated rows.
     ///
     /// # Errors
-    /// Arrays that don't fit together, and ids of nothing; nothing was updated then. An interruption, or a
+    /// Arrays that don't fit together, ids of nothing, and updates in step 0; nothing was updated then. An interruption, or a
     /// thread's panic, after which some rows may have been updated and others not.
     pub fn run(&mut self, loss: Loss<'_>, mode: Mode, hook: Hook<'_>) -> Result<StepResult> {
         let kernels = Kernels::detect()?;
@@ -144,19 +155,20 @@ impl LabelStep {
         let table = TableRows::new(classifiers)?;
         check_inputs(&queries, &positives, &adjacency, &settings, &table)?;
         let logits = logits.map(|logits| LearnedLogits::new(logits, &adjacency)).transpose()?;
+        if mode == Mode::Apply {
+            table.check_step()?;
+            logits.as_ref().map_or(Ok(()), |logits| logits.table.check_step())?;
+        }
         if queries.cluster_scores.iter().any(|score| score.is_nan()) {
-            return Ok(StepResult {
-                loss: f64::NAN,
-                embeddings: vec![f32::NAN; queries.embeddings.len()],
-                cluster_scores: vec![f32::NAN; queries.cluster_scores.len()],
-                ..StepResult::default()
-            });
+            return Ok(StepResult::not_a_number(&queries));
         }
         threads::lead(settings.num_threads, hook, |team| {
             self.reached.fill(queries.beam, adjacency.lengths.len())?;
             self.edge_gradient.clear();
             if let Some(logits) = &logits {
-                self.reached.compute_weights(logits, &adjacency, kernels, team)?;
+                if !self.reached.compute_weights(logits, &adjacency, kernels, team)? {
+                    return Ok(StepResult::not_a_number(&queries));
+                }
                 self.edge_gradient.resize(self.reached.clusters.len() * adjacency.width, 0.0);
             }
             let paths = Paths {

@@ -154,7 +154,7 @@ impl LabelPart {
                     let slot = pair.slot as usize;
                     let number = slot / pass.paths.rows.width;
                     let score = pass.paths.cluster_score(block.queries[at] as usize, number);
-                    // SAFETY: all edges in a slot lead to one label, which this part alone visits.
+                    // SAFETY: a pair's slot holds an edge to its label, which this part alone visits.
                     unsafe { edges.row(slot)[0] += block.by_path[at] * score };
                 }
             }

@@ -7,6 +7,7 @@ use half::bf16;
 use super::{check, check_len, checked_id};
 use crate::error::Result;
 use crate::kernels::{AdamScales, ElementRow, Kernels, MomentRow, Rounding, RowValues, prefetch};
+use crate::scramble::scramble;
 use crate::threads::{self, Hook, SharedStart};
 
 /// The weights \[R, D\] of a table and their momentum.
@@ -48,7 +49,7 @@ pub struct Adam {
     pub beta2: f64,
     /// Keeps the step finite.
     pub epsilon: f64,
-    /// The step's number, from 1 on.
+    /// The step's number, from 1 on where rows are updated.
     pub step: u64,
 }
 
@@ -118,7 +119,7 @@ impl RowGradients {
 /// Updates `rows`, which have the gradients `weight` \[n, D\] and `bias` \[n\] (empty for a table without).
 ///
 /// # Errors
-/// Arrays whose lengths don't fit, rows that don't ascend or aren't there; those of a call on threads.
+/// Arrays whose lengths don't fit, rows that don't ascend or aren't there, step 0; those of a call on threads.
 pub fn apply_gradients(
     table: Table<'_>,
     rows: &[i64],
@@ -130,6 +131,7 @@ pub fn apply_gradients(
     const ROWS_PER_CHUNK: usize = 64;
     let kernels = Kernels::detect()?;
     let table = TableRows::new(table)?;
+    table.check_step()?;
     let dim = table.dim;
     check_len("the gradient's weights", weight.len(), rows.len() * dim)?;
     let num_biases = if table.has_bias() { rows.len() } else { 0 };
@@ -228,7 +230,7 @@ impl<'a> TableRows<'a> {
     /// Arrays whose lengths don't fit.
     pub(super) fn new(table: Table<'a>) -> Result<Self> {
         let (dim, adam) = (table.dim, table.adam);
-        check(dim > 0 && adam.step > 0, || "a table's dim and step must be at least 1".into())?;
+        check(dim > 0, || "a table's dim must be at least 1".into())?;
         let (len, momentum_len) = match &table.weights {
             Weights::Float32 { weight, momentum } => (weight.len(), momentum.len()),
             Weights::BFloat16 { weight, momentum } => (weight.len(), momentum.len()),
@@ -265,6 +267,14 @@ impl<'a> TableRows<'a> {
         let second_moment = SharedRows::new(table.second_moment, second_width);
         let (scales, step) = (adam.scales(), adam.step);
         Ok(Self { dim, num_rows, weights, second_moment, bias, scales, step })
+    }
+
+    /// Checks that rows can be updated.
+    ///
+    /// # Errors
+    /// No step was begun.
+    pub(super) fn check_step(&self) -> Result<()> {
+        check(self.step > 0, || "a table is updated in steps from 1 on: begin one".into())
     }
 
     pub(super) fn has_bias(&self) -> bool {
@@ -391,7 +401,6 @@ impl<'a> TableRows<'a> {
 
     /// Other bits for each row and step.
     fn rounding(&self, row: usize) -> Rounding {
-        let mixed = (self.step ^ ((row as u64) << 24)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Rounding((mixed >> 32) as u32)
+        Rounding((scramble(scramble(self.step) ^ row as u64) >> 32) as u32)
     }
 }

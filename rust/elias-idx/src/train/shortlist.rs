@@ -3,7 +3,7 @@
 
 use super::adjacency::{NONE, Reached};
 use super::label_step::{AdjacencyRows, Positives};
-use super::{checked_id, entries};
+use super::{check, checked_id, entries};
 use crate::error::Result;
 use crate::kernels::Kernels;
 use crate::search::best_paths::{home, kept_key};
@@ -13,7 +13,7 @@ use crate::search::top_k::key;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
     pub(super) label: u32,
-    /// The edge of the label's best path; see [`Reached`].
+    /// The edge of the label's best path, which leads to the label; see [`Reached`].
     pub(super) slot: u32,
     /// The score of that path.
     pub(super) path_score: f32,
@@ -184,6 +184,9 @@ fn best_path(paths: &Paths<'_>, query: usize, label: usize) -> Result<Option<(f3
         let num_slots = rows.labels.len();
         let slot = checked_id("the labels' slots", rows.label_slots[entry].into(), num_slots)?;
         let (cluster, place) = (slot / rows.width, slot % rows.width);
+        // Else two threads could add to an edge's gradient at once: each label has one.
+        let fits = rows.labels[slot] as usize == label && place < rows.len(cluster);
+        check(fits, || format!("the labels' slots holds {slot}, which isn't label {label}'s"))?;
         let Ok(number) = clusters.binary_search(&(cluster as u32)) else { continue };
         if paths.beam(query).contains(&(number as u32)) {
             let slot = number * rows.width + place;
@@ -218,7 +221,8 @@ impl Found {
         self.scores.clear();
         self.slots.clear();
         self.relevance.clear();
-        self.bits = (2 * count + 1).next_power_of_two().trailing_zeros();
+        // Two places at least: none takes 0 bits of a hash.
+        self.bits = (2 * count + 2).next_power_of_two().trailing_zeros();
         self.table.clear();
         self.table.resize(1 << self.bits, EMPTY);
     }
