@@ -18,7 +18,7 @@ from elias_idx.train.stage1 import start_stage1
 from elias_idx.train.stage2 import start_stage2
 
 CLUSTERS, DIM, LABELS_PER_TEXT, FEATURES_PER_TEXT = 128, 128, 8, 20
-CONFIG = Config(encoder="precomputed", cluster_by="both", num_clusters=CLUSTERS, num_threads=1)
+CONFIG = Config(encoder="precomputed", num_clusters=CLUSTERS, num_threads=1)
 # What is allocated in a phase and stays.
 LASTING = {"start of stage 2": "from stage 2 on"}
 
@@ -35,20 +35,23 @@ def measure(size):
     config = replace(CONFIG, labels_per_cluster=size // 12).with_clusters(size, CLUSTERS)
     labels, features = random_rows(random, size, LABELS_PER_TEXT), random_rows(random, size, FEATURES_PER_TEXT)
     embeddings = random.standard_normal((size, DIM), np.float32)
-    account = memory_account(config, ModelSizes(size, size, labels.nnz, size, features.nnz, input_dim=DIM))
+    account = memory_account(config, ModelSizes(size, size, labels.nnz, input_dim=DIM))
+    of_features = memory_account(replace(config, encoder="bag"), ModelSizes(size, size, labels.nnz, size, features.nnz))
     results = {}
 
     @contextmanager
-    def measuring(phase):
+    def measuring(phase, account=account, name=None):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
         before = status("VmRSS")
         yield
         spans = {phase, LASTING.get(phase)}
         counted = sum(part.num_bytes for part in account.parts if part.span in spans)
-        results[phase] = counted, status("VmHWM") - before
+        results[name or phase] = counted, status("VmHWM") - before
 
+    with measuring("clustering", of_features, "clustering by features"):
+        cluster_labels(labels, ClusteringFeatures(features), CLUSTERS, seed=0, num_threads=1)
     with measuring("clustering"):
-        clusters = cluster_labels(labels, ClusteringFeatures(features, embeddings), CLUSTERS, seed=0, num_threads=1)
+        clusters = cluster_labels(labels, ClusteringFeatures(None, embeddings), CLUSTERS, seed=0, num_threads=1)
     trainee = start_stage1(build_encoder(config, embeddings), labels, clusters, config)
     with measuring("between the stages"):
         pattern = approximate_adjacency(trainee, labels)

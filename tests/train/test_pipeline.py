@@ -1,6 +1,8 @@
 """Training from texts to a saved model, on a small made-up task."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -343,6 +345,22 @@ def test_training_runs_on_a_gpu(data, tmp_path):
     model = train_model(data, tmp_path / "model", replace(TINY, device="cuda"))
     texts, labels = topic_texts(seed=1)
     assert model.evaluate(texts, labels, ks=(1, 2), recall_ks=()).metrics["P@2"] > 90
+
+
+def test_two_processes_never_train_at_one_place(data, tmp_path):
+    out = tmp_path / "model"
+    script = (
+        "import sys, time; from pathlib import Path; from elias_idx.train.run_folder import alone\n"
+        "with alone(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        for if_exists in ("error", "overwrite", "resume"):
+            with pytest.raises(FileExistsError, match=r"another process is training at .*model\.training"):
+                train_model(data, out, TINY, if_exists=if_exists)
+        other.kill()
+    train_model(data, out, replace(TINY, stage1_epochs=1, stage2_epochs=0))
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_run_killed_while_its_folder_is_removed_is_finished(data, tmp_path, monkeypatch):

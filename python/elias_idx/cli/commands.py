@@ -158,6 +158,8 @@ def train(
         click.echo("\n".join(account.lines()))
         click.echo(memory.available_line())
         return
+    if resume and not run_path(out).exists() and not out.exists():
+        click.echo(f"there is nothing to resume at {out}: starting anew", err=True)
     try:
         model = pipeline.train_model(
             data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists,

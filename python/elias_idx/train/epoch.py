@@ -119,7 +119,7 @@ def train_steps(trainee: Trainee, optimizers: Optimizers, seed: int, first_step:
         optimizers.begin_step()
         total = distributed.total(sum(_back_propagated(trainee, part) for part in batch.split(config.batch_size)))
         if not math.isfinite(total):
-            raise TrainingError(f"the loss became {total} in step {step + 1}: lower the learning rates")
+            raise TrainingError(f"the loss became {total} in step {step + 1}: start over with lower learning rates")
         optimizers.step()
         yield total
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class TrainingLog:
 
     Raises:
         MissingExtraError: the package tensorboard is not installed.
+        OSError: the folder can't be made.
     """
 
     def __init__(self, folder: str | PathLike[str] | None) -> None:
@@ -34,6 +36,10 @@ class TrainingLog:
         self._last_step_at = 0.0
         if folder is not None:
             _check_installed()
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise type(error)(f"TensorBoard's folder {folder} can't be made: {error.strerror}") from error
 
     def start(self, step: int) -> None:
         """Opens the log, whose next step has the given number."""

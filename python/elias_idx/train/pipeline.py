@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -25,7 +25,7 @@ from elias_idx.train.epoch import Trainee
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
 from elias_idx.train.model_sizes import sizes_of
-from elias_idx.train.run_folder import IfExists, RunFolder, describe_run
+from elias_idx.train.run_folder import IfExists, RunFolder, alone, describe_run
 from elias_idx.train.selection import Selection
 from elias_idx.train.stage1 import start_stage1
 from elias_idx.train.stage2 import start_stage2
@@ -73,7 +73,7 @@ def train_model(
     Torch's random state and number of threads are as before when it returns.
 
     Raises:
-        FileExistsError: there is something at `out` and `if_exists` is "error".
+        FileExistsError: there is something at `out` and `if_exists` is "error", or another process trains there.
         ConfigError: the settings don't fit the data, or the run to resume had others.
         DataError: the data can't be trained on.
         MissingExtraError: a package is missing that the settings ask for.
@@ -81,7 +81,8 @@ def train_model(
     out = Path(out).absolute()
     data, config, given = _completed(data, config, clusters)
     selection = Selection.check(config, data, dev)
-    with distributed.joined(config.device), TrainingLog(log_dir) as log:
+    with distributed.joined(config.device), TrainingLog(log_dir) as log, ExitStack() as until_the_end:
+        distributed.from_first(lambda: until_the_end.enter_context(alone(out)))
         run = distributed.from_first(lambda: RunFolder.check(out, if_exists, describe_run(config, data, dev, given)))
         if if_exists == "resume" and out.exists() and not run.goes_on:
             finished = Model.load(out)
@@ -239,7 +240,8 @@ def _torch_state(config: Config) -> Iterator[None]:
     threads = torch.get_num_threads()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.num_threads or distributed.fair_num_threads(threads))
+        wanted = config.num_threads or distributed.fair_num_threads(threads)
+        torch.set_num_threads(min(wanted, max(threads, distributed.usable_cpus())))
         try:
             yield
         finally:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +22,11 @@ from elias_idx.model import check_replaceable
 from elias_idx.train.checkpoint import Checkpoints
 from elias_idx.train.clustering import Clusters
 
+try:
+    import fcntl
+except ModuleNotFoundError:
+    fcntl = None  # type: ignore[assignment]
+
 IfExists = Literal["error", "overwrite", "resume"]
 
 _DESCRIPTION = "run.json"
@@ -32,6 +38,46 @@ _CHANGEABLE = ("num_threads", "checkpoint_steps")
 def run_path(out: Path) -> Path:
     """Where the run of a model at `out` lives until the model is whole."""
     return out.with_name(out.name + ".training")
+
+
+def check_parent(out: Path) -> None:
+    """Raises an OSError unless there is a folder for `out` that can be written to."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out.parent} is no folder: create it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{out.parent} can't be written to: choose another folder")
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps other processes from training a model at `out` meanwhile, where the system has such locks (not Windows).
+
+    The lock ends with the process, however that ends.
+
+    Raises:
+        FileExistsError: another process is training there.
+        OSError: the folder can't be written to.
+    """
+    check_parent(out)
+    path = out.with_name(f".{run_path(out).name}.lock")
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise type(error)(f"{out.parent} can't be written to ({error.strerror}): choose another folder") from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"another process is training at {run_path(out)}: let it end, or choose another folder"
+                raise FileExistsError(message) from error
+            # Or the file is one that a process has removed that ended just now: the next one locks another.
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise FileExistsError(f"another process was training at {run_path(out)} until now: try again")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -60,10 +106,7 @@ class RunFolder:
         """
         if if_exists not in get_args(IfExists):
             raise ConfigError(f"if_exists must be one of {', '.join(get_args(IfExists))}; got {if_exists!r}")
-        if not out.parent.is_dir():
-            raise FileNotFoundError(f"{out.parent} is no folder: create it first")
-        if not os.access(out.parent, os.W_OK | os.X_OK):
-            raise PermissionError(f"{out.parent} can't be written to: choose another folder")
+        check_parent(out)
         check_replaceable(out, overwrite=if_exists != "error")
         path = run_path(out)
         run = cls(path, description, goes_on=if_exists == "resume" and path.exists())
