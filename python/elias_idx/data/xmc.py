@@ -3,8 +3,8 @@
 Bag of words: a text file whose first line is "N F L" (rows, features, labels), each other one a row's labels and
 features, "3,17 0:0.25 8:1.5". Raw text: `trn.json.gz` and `tst.json.gz`, JSON lines of title, content, target_ind
 (label numbers) and perhaps target_rel (relevances). Sets whose names begin with LF have `lbl.json.gz` too, whose lines
-name the labels by their "uid", and `filter_labels_*.txt`, pairs "row label" that don't count in an evaluation. Files may
-be packed by xz instead of gzip, or not at all.
+name the labels by their "uid", and `filter_labels_*.txt`, pairs "row label" that don't count in an evaluation.
+Files may be packed by xz instead of gzip, or not at all.
 """
 
 from __future__ import annotations
