@@ -191,7 +191,7 @@ def test_evaluation_leaves_out_the_pairs_of_a_filter_file(folder, tmp_path):
     train, test = write_bag_of_words(tmp_path / "train.txt"), write_bag_of_words(tmp_path / "test.txt", seed=1)
     run("train", train, "--out", tmp_path / "model", "--config", folder / "tiny.toml")
     data = read_training_set(test)
-    # All labels of the second half of the texts.
+    # All labels of the second half of the texts, which count as zeros.
     half = len(data) // 2
     rows, labels = data.labels[half:].nonzero()
     np.savetxt(tmp_path / "filter.txt", np.stack([rows + half, labels], 1), fmt="%d")
@@ -200,12 +200,33 @@ def test_evaluation_leaves_out_the_pairs_of_a_filter_file(folder, tmp_path):
     expected = Model.load(tmp_path / "model").evaluate(
         data.inputs[:half], data.labels[:half], label_names=data.label_names
     )
-    assert found["metrics"] == pytest.approx(expected.metrics)
+    for name, value in found["metrics"].items():
+        share = half / len(data) if name.split("@")[0] in ("P", "nDCG", "R") else 1
+        assert value == pytest.approx(expected.metrics[name] * share), name
     assert found["num_without_labels"] == len(data) - half
+    output = run(*evaluate[:-2], "--filter", tmp_path / "filter.txt").output
+    assert f"{len(data) - half} of them without labels and counted as zeros" in output
+    np.savetxt(tmp_path / "filter.txt", np.stack(data.labels.nonzero(), 1), fmt="%d")
+    assert "no text has a label that isn't excluded" in run(*evaluate, tmp_path / "filter.txt", expect=1).output
     (tmp_path / "filter.txt").write_text("")
     assert json.loads(run(*evaluate, tmp_path / "filter.txt").stdout)["num_without_labels"] == 0
     evaluate = ["evaluate", folder / "model", folder / "test.jsonl", "--filter", tmp_path / "filter.txt"]
     assert "labels by number" in run(*evaluate, expect=1).output
+
+
+def test_evaluation_takes_cutoffs_beyond_all_labels(folder):
+    output = run(
+        "evaluate", folder / "model", folder / "test.jsonl", "--k", "45,1000000000", "--recall-k", 10**20
+    ).output
+    assert f"R@{10**20}" in output
+
+
+def test_evaluation_checks_the_model_before_it_reads_the_data(folder, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{")
+    np.save(tmp_path / "rows.npy", np.ones((2, 16), np.float32))
+    embeddings = ["--embeddings", tmp_path / "rows.npy"]
+    assert "takes texts" in run("evaluate", folder / "model", tmp_path / "bad.jsonl", *embeddings, expect=1).output
+    assert "is no model" in run("evaluate", tmp_path, tmp_path / "bad.jsonl", expect=1).output
 
 
 def test_evaluation_reports_labels_never_seen(folder, tmp_path):
@@ -460,11 +481,11 @@ def test_bad_embeddings_are_explained(folder, tmp_path):
     assert "takes texts" in result.output
     np.savez(tmp_path / "several.npy.npz", np.ones(3))
     (tmp_path / "several.npy.npz").rename(tmp_path / "several.npy")
-    several = ["--embeddings", tmp_path / "several.npy"]
-    result = run("evaluate", folder / "model", folder / "train.jsonl", *several, expect=1)
+    train = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--encoder", "precomputed", "--embeddings"]
+    result = run(*train, tmp_path / "several.npy", expect=1)
     assert "several arrays" in result.output
     (tmp_path / "none.npy").write_bytes(b"no array")
-    result = run("evaluate", folder / "model", folder / "train.jsonl", "--embeddings", tmp_path / "none.npy", expect=1)
+    result = run(*train, tmp_path / "none.npy", expect=1)
     assert "not a .npy array" in result.output
 
 

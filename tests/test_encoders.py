@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from elias_idx.config import Config
@@ -56,6 +57,13 @@ def test_long_inputs_are_encoded_in_parts(module):
     many = encoder.encode(TEXTS * 1200)
     assert many.shape == (4800, 12)
     assert many[-4:] == pytest.approx(encoder.encode(TEXTS), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", [sp.coo_matrix, sp.csc_matrix, sp.coo_array])
+def test_sparse_features_may_have_any_form(form):
+    features = sp.random(5000, 30, 0.2, format="csr", random_state=0)
+    encoder = build_encoder(Config(dim=12), features).finished()
+    assert np.array_equal(encoder.encode(form(features)), encoder.encode(features))
 
 
 def test_precomputed_embeddings_pass_through(tmp_path):

@@ -115,6 +115,60 @@ def test_queries_without_labels_count_in_no_metric():
     )
 
 
+def test_queries_without_labels_can_count_as_zeros():
+    """What the extreme classification repository's tools compute: means over all queries, or ratios of them."""
+    relevant = sp.vstack([RELEVANT, sp.csr_matrix((1, 5))]).tocsr()
+    predicted = np.vstack([PREDICTED, [0, 1, 2]])
+    gain = np.array([1.0, 2.0, 5.0, 1.0, 3.0])
+    without = evaluate(PREDICTED, RELEVANT, inverse_propensity=gain)
+    found = evaluate(predicted, relevant, inverse_propensity=gain, all_queries=True)
+    for name, value in found.items():
+        averaged = name.split("@")[0] in ("P", "nDCG", "R")
+        assert value == pytest.approx(without[name] * (2 / 3 if averaged else 1)), name
+    groups = evaluate_groups(predicted, relevant, [6, 1, 3, 2, 0], ks=(3,), all_queries=True)
+    assert sum(group["P@3"] for group in groups.values()) == pytest.approx(found["P@3"])
+
+
+def test_cutoffs_beyond_all_labels_take_no_memory():
+    gain = np.array([1.0, 2.0, 5.0, 1.0, 3.0])
+    far = evaluate(PREDICTED, RELEVANT, ks=(3, 10**20), recall_ks=(10**20,), inverse_propensity=gain)
+    for name in ("nDCG", "PSP", "PSnDCG"):
+        assert far[f"{name}@{10**20}"] == pytest.approx(far[f"{name}@3"])
+    assert far[f"R@{10**20}"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert far[f"P@{10**20}"] == pytest.approx(far["P@3"] * 3 / 1e20)
+
+
+def test_a_hit_beyond_as_many_places_as_there_are_labels_counts():
+    one = sp.csr_matrix(np.array([[0, 0, 1]]))
+    found = evaluate([[0, 1, 2]], one, ks=(3,), inverse_propensity=np.ones(3))
+    assert found["nDCG@3"] == found["PSnDCG@3"] == pytest.approx(100 / math.log2(4))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda predicted: evaluate(predicted, RELEVANT),
+        lambda predicted: evaluate_groups(predicted, RELEVANT, np.ones(5)),
+        lambda predicted: without_excluded(np.asarray(predicted), RELEVANT),
+    ],
+)
+def test_labels_that_there_are_none_of_are_an_error(call):
+    # Label 5 of the first query would otherwise pass for label 0 of the second.
+    with pytest.raises(ValueError, match="predicted has label 7, but there are 5 labels"):
+        call([[7, 3, 0], [3, 2, -1]])
+    with pytest.raises(ValueError, match="must be whole numbers"):
+        call(PREDICTED.astype(float))
+    call(PREDICTED.astype(np.int8))
+
+
+def test_repeats_count_once():
+    repeated = sp.csr_matrix((np.ones(6), np.array([0, 1, 1, 4, 2, 2]), np.array([0, 4, 6])), shape=(2, 5))
+    gain = np.array([1.0, 2.0, 5.0, 1.0, 3.0])
+    once = evaluate(PREDICTED, RELEVANT, inverse_propensity=gain)
+    assert evaluate(PREDICTED, repeated, inverse_propensity=gain) == pytest.approx(once)
+    assert repeated.nnz == 6
+
+
 def test_stored_zeros_and_unsorted_indices_do_not_matter():
     shuffled = sp.csr_matrix((np.array([1, 0, 1, 1, 1]), np.array([4, 3, 0, 1, 2]), np.array([0, 4, 5])), shape=(2, 5))
     assert evaluate(PREDICTED, shuffled) == pytest.approx(evaluate(PREDICTED, RELEVANT))
@@ -142,5 +196,9 @@ def test_matches_a_direct_implementation_on_random_data():
 def test_nothing_to_evaluate_and_wrong_shapes_are_errors():
     with pytest.raises(ValueError, match="no query has a relevant label"):
         evaluate(PREDICTED, sp.csr_matrix((2, 5)))
-    with pytest.raises(ValueError, match=r"must be \[2, K\]"):
+    with pytest.raises(ValueError, match=r"must be whole numbers \[2, K\], got int64 of shape \(1, 3\)"):
         evaluate(PREDICTED[:1], RELEVANT)
+    with pytest.raises(ValueError, match=r"inverse_propensity must be \[5\]"):
+        evaluate(PREDICTED, RELEVANT, inverse_propensity=np.ones(4))
+    with pytest.raises(ValueError, match=r"label_counts must be \[5\]"):
+        evaluate_groups(PREDICTED, RELEVANT, np.ones(4))

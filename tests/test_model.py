@@ -88,9 +88,11 @@ def test_excluded_pairs_count_neither_as_found_nor_as_missed(saved, monkeypatch)
     first = [row[number % 2 == 0] for number, row in enumerate(best)]
     relevant = [set(row) - {best[number][0]} if number % 2 == 0 else set(row) for number, row in enumerate(labels)]
     relevant[3] = set()
-    counted = [number for number, row in enumerate(relevant) if row]
-    assert found.num_without_labels == len(texts) - len(counted)
-    assert found.metrics["P@1"] == pytest.approx(100 * np.mean([first[n] in relevant[n] for n in counted]))
+    assert found.num_without_labels == sum(not row for row in relevant) > 0
+    # Texts that are left without labels count as zeros.
+    hits = [name in row for name, row in zip(first, relevant, strict=True)]
+    assert found.metrics["P@1"] == pytest.approx(100 * np.mean(hits))
+    assert sum(group["P@1"] for group in found.groups.values()) == pytest.approx(found.metrics["P@1"])
     with pytest.raises(ValueError, match="a matrix of the same shape"):
         model.evaluate(texts, labels, excluded=sp.csr_matrix(out))
 
@@ -103,6 +105,66 @@ def test_a_matrix_of_labels_evaluates_like_their_names(saved):
     shuffled = model.evaluate(texts, matrix[:, order], label_names=[names[number] for number in order])
     assert shuffled == model.evaluate(texts, [[*row, "never seen"] for row in labels])
     assert sum(group["uses"] for group in shuffled.groups.values()) == matrix.nnz
+
+
+def test_texts_without_labels_are_left_out_or_count_as_zeros_beside_excluded_pairs(saved):
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    matrix, names = labels_by_name([*labels, []])
+    texts.append("nothing")
+    plain = model.evaluate(texts, matrix, label_names=names)
+    none_excluded = model.evaluate(texts, matrix, label_names=names, excluded=sp.csr_matrix(matrix.shape))
+    assert none_excluded.num_without_labels == plain.num_without_labels == 1
+    # One text loses all labels, beside the one that has none.
+    out = sp.csr_matrix(np.arange(len(texts))[:, None] == 0) @ sp.csr_matrix(np.ones((1, len(names))))
+    emptied = model.evaluate(texts, matrix, label_names=names, excluded=out)
+    rest = model.evaluate(texts[1:-1], matrix[1:-1], label_names=names)
+    assert emptied.num_without_labels == 2
+    for name in plain.metrics:
+        averaged = name.split("@")[0] in ("P", "nDCG", "R")
+        share = len(labels) / len(texts) if averaged else 1
+        assert none_excluded.metrics[name] == pytest.approx(plain.metrics[name] * share), name
+        share = (len(labels) - 1) / len(texts) if averaged else 1
+        if not name.startswith("macro"):
+            assert emptied.metrics[name] == pytest.approx(rest.metrics[name] * share), name
+    with pytest.raises(DataError, match="no text has a label that isn't excluded"):
+        model.evaluate(texts, matrix, label_names=names, excluded=matrix)
+
+
+def test_a_matrix_is_taken_in_any_form_and_checked(saved):
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    matrix, names = labels_by_name(labels)
+    expected = model.evaluate(texts, matrix, label_names=names, excluded=sp.csr_matrix(matrix.shape))
+    rows, columns = matrix.nonzero()
+    doubled = sp.csr_matrix(
+        (np.ones(2 * matrix.nnz), np.repeat(columns, 2), 2 * matrix.indptr.astype(np.int64)), shape=matrix.shape
+    )
+    zero = sp.coo_matrix((np.zeros(matrix.nnz), (rows, columns)), shape=matrix.shape)
+    assert model.evaluate(texts, doubled, label_names=names, excluded=zero) == expected
+    with pytest.raises(DataError, match="columns, but there are 3 label names"):
+        model.evaluate(texts, matrix, label_names=names[:3])
+    with pytest.raises(DataError, match="must be unique"):
+        model.evaluate(texts, matrix, label_names=[names[1], *names[1:]])
+
+
+def test_cutoffs_beyond_all_labels_take_no_memory(saved):
+    model = Model.load(saved)
+    texts, labels = topic_texts(seed=1)
+    far = model.evaluate(texts, labels, ks=(45, 10**9), recall_ks=(45, 10**20)).metrics
+    assert far["PSnDCG@1000000000"] == pytest.approx(far["PSnDCG@45"])
+    assert far[f"R@{10**20}"] == pytest.approx(far["R@45"])
+
+
+def test_a_model_without_label_names_is_explained(saved):
+    model = Model.load(saved)
+    index = model.index
+    adjacency = (index.adjacency.indptr, index.adjacency.indices, index.adjacency.data)
+    nameless = Index.build(index.cluster_weights, index.cluster_bias, adjacency, index.label_weights, index.label_bias)
+    model = Model(model.encoder, nameless, model.label_counts, model.num_training_texts)
+    for call in (lambda: model.predict(["topic1x"], 3), lambda: model.evaluate(["topic1x"], [["t1"]])):
+        with pytest.raises(DataError, match="has no label names"):
+            call()
 
 
 def test_a_loaded_model_saves_again_and_predicts_the_same(saved, tmp_path):
@@ -166,6 +228,29 @@ def test_verify_finds_a_changed_bit_in_any_file(copy):
                 Model.load(copy).verify()
         path.write_bytes(content)
     Model.load(copy).verify()
+
+
+@pytest.mark.parametrize("name", ["encoder/bag.safetensors", "labels.safetensors"])
+def test_verify_says_which_file_is_missing(copy, name):
+    model = Model.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(FormatError, match=name.rpartition("/")[2]):
+        model.verify()
+
+
+@pytest.mark.parametrize("length", ["NaN", "Infinity", "0", "-1", '"8"', "true", "null"])
+def test_an_encoder_s_length_is_a_positive_number(copy, length):
+    (copy / "encoder" / "bag.json").write_text(f'{{"length": {length}}}')
+    with pytest.raises(FormatError, match=r"bag\.json: length must be a positive number"):
+        Model.load(copy)
+
+
+@pytest.mark.parametrize("change", [lambda idf: idf[:-1], lambda idf: idf[None], lambda idf: idf * np.nan])
+def test_features_whose_files_dont_fit_together(copy, change):
+    path = copy / "encoder" / "features.safetensors"
+    save_tensors(path, {"idf": change(load_tensors(path)["idf"])})
+    with pytest.raises(FormatError, match="idf must be finite numbers of shape"):
+        Model.load(copy)
 
 
 def test_evaluation_follows_the_index_s_order_of_names(saved):

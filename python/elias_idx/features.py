@@ -149,8 +149,11 @@ class TextFeatures:
         content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
         settings: dict[str, Any] = content["config"]
         settings |= {name: tuple(settings[name]) for name in ("word_ngrams", "char_ngrams")}
-        idf = load_tensors(folder / "features.safetensors")["idf"]
-        return cls(FeatureConfig(**settings), content["vocabularies"], idf)
+        vocabularies, idf = content["vocabularies"], load_tensors(folder / "features.safetensors")["idf"]
+        num_features = sum(map(len, vocabularies.values()))
+        if idf.shape != (num_features,) or not np.isfinite(idf).all():
+            raise FormatError(f"{folder}/features.safetensors: idf must be finite numbers of shape [{num_features}]")
+        return cls(FeatureConfig(**settings), vocabularies, idf)
 
 
 class GivenFeatures:

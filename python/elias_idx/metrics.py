@@ -1,7 +1,8 @@
 """Ranking metrics of extreme classification, and their propensity-scored variants.
 
-Q queries, K predicted labels a query, L labels. P@k, nDCG@k, PSP@k and PSnDCG@k are what the tools of the extreme
-classification repository compute (https://github.com/kunaldahiya/pyxclib); propensities are those of Jain et al.,
+Q queries, K predicted labels a query, L labels. Where every query has labels, P@k, nDCG@k, R@k, PSP@k and PSnDCG@k are
+what the tools of the extreme classification repository compute (https://github.com/kunaldahiya/pyxclib). Those count
+queries without labels as zeros, which is done here with `all_queries` only. Propensities are those of Jain et al.,
 "Extreme Multi-label Loss Functions for Recommendation, Tagging, Ranking & Other Missing Label Applications", KDD 2016.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from elias_idx.errors import ConfigError
+from elias_idx.errors import ConfigError, DataError
 
 Array = npt.NDArray[np.float64]
 
@@ -28,9 +29,11 @@ def evaluate(
     ks: Sequence[int] = (1, 3, 5),
     recall_ks: Sequence[int] = (10, 100),
     inverse_propensity: npt.ArrayLike | None = None,
+    all_queries: bool = False,
 ) -> dict[str, float]:
     """Averages over the queries that have relevant labels, in percent, keyed "P@1", "nDCG@3", "R@10", ...
 
+    PSP@k and PSnDCG@k are ratios of such averages, the best attainable below, in which queries without labels drop out.
     "macro P@k", "macro R@k" and "macro F1@k" are averages over the labels that some query has: of those of a label's
     predictions among the first k that are right (0 without predictions), of those of its queries that find it
     among the first k, and of the harmonic mean of these two.
@@ -42,29 +45,31 @@ def evaluate(
         ks: cut-offs of all but recall. P@k divides by k always.
         recall_ks: cut-offs of recall.
         inverse_propensity: 1/p_l for each of the L columns, from `inverse_propensities`.
+        all_queries: whether queries without relevant labels count in P@k, nDCG@k and R@k, as zeros.
 
     Raises:
-        ValueError: the shapes don't fit, or no query has a relevant label.
+        ValueError: the shapes don't fit, or a label is none of the L.
+        DataError: no query has a relevant label.
     """
-    predicted = np.asarray(predicted)
-    if predicted.ndim != 2 or predicted.shape[0] != relevant.shape[0]:
-        raise ValueError(f"predicted must be [{relevant.shape[0]}, K], got shape {predicted.shape}")
-    relevant = sp.csr_matrix(relevant, dtype=np.float64, copy=True)
-    relevant.eliminate_zeros()
-    relevant.sort_indices()
+    relevant = canonical(relevant)
+    labels = _checked_predictions(predicted, relevant)
     counts = np.diff(relevant.indptr)
     if not counts.any():
-        raise ValueError("no query has a relevant label: there is nothing to evaluate")
+        raise DataError("no query has a relevant label: there is nothing to evaluate")
     with_labels = counts > 0
-    relevant, labels, counts = relevant[with_labels], predicted[with_labels], counts[with_labels]
+    relevant, labels, counts = relevant[with_labels], labels[with_labels], counts[with_labels]
     is_hit = _hits(labels, relevant)
     hits = is_hit.astype(np.float64)
+    # Which part of the queries that count the others, all zeros, are not.
+    share = 1.0 if not all_queries else float(with_labels.mean())
 
-    result = {f"P@{k}": hits[:, :k].sum(1).mean() / k for k in ks}
-    result |= {f"nDCG@{k}": _ndcg(hits, counts, k) for k in ks}
-    result |= {f"R@{k}": float((hits[:, :k].sum(1) / counts).mean()) for k in recall_ks}
+    result = {f"P@{k}": share * hits[:, :k].sum(1).mean() / k for k in ks}
+    result |= {f"nDCG@{k}": share * _ndcg(hits, counts, k) for k in ks}
+    result |= {f"R@{k}": share * float((hits[:, :k].sum(1) / counts).mean()) for k in recall_ks}
     if inverse_propensity is not None:
         gain = np.asarray(inverse_propensity, np.float64)
+        if gain.shape != (relevant.shape[1],):
+            raise ValueError(f"inverse_propensity must be [{relevant.shape[1]}], got shape {list(gain.shape)}")
         gained = hits * gain[np.clip(labels, 0, None)]
         best = _best_gains(relevant, gain, max(ks))
         for k in ks:
@@ -94,7 +99,32 @@ def inverse_propensities(label_counts: npt.ArrayLike, num_texts: int, a: float =
     return 1 + c * (np.asarray(label_counts, np.float64) + b) ** -a
 
 
-def _hits(predicted: npt.NDArray[np.integer], relevant: sp.csr_matrix) -> npt.NDArray[np.bool_]:
+def canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """A copy as CSR: each non-zero entry stored once, in the order of the columns."""
+    matrix = sp.csr_matrix(matrix, dtype=np.float64, copy=True)
+    matrix.eliminate_zeros()
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _checked_predictions(predicted: npt.ArrayLike, relevant: sp.csr_matrix) -> npt.NDArray[np.int64]:
+    """The predicted labels as int64 [Q, K].
+
+    Raises:
+        ValueError: they are no whole numbers, not for Q queries, or none of the L labels.
+    """
+    labels = np.asarray(predicted)
+    num_queries, num_labels = relevant.shape
+    if labels.ndim != 2 or labels.shape[0] != num_queries or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"predicted must be whole numbers [{num_queries}, K], got {labels.dtype} of shape {labels.shape}"
+        )
+    if labels.max(initial=-1) >= num_labels:
+        raise ValueError(f"predicted has label {labels.max()}, but there are {num_labels} labels")
+    return labels.astype(np.int64, copy=False)
+
+
+def _hits(predicted: npt.NDArray[np.int64], relevant: sp.csr_matrix) -> npt.NDArray[np.bool_]:
     """Whether each predicted label is relevant: bool [Q, K]."""
     wanted = _pair_keys(relevant)
     result = np.empty(predicted.shape, bool)
@@ -163,6 +193,7 @@ def evaluate_groups(
     *,
     ks: Sequence[int] = (1, 3, 5),
     recall_ks: Sequence[int] = (10, 100),
+    all_queries: bool = False,
 ) -> dict[str, dict[str, float]]:
     """How much head, torso and tail labels contribute, and how well they are found; see `frequency_groups`.
 
@@ -172,19 +203,23 @@ def evaluate_groups(
         label_counts: in how many training texts each label occurs, [L].
         ks: cut-offs of precision.
         recall_ks: cut-offs of recall.
+        all_queries: as in `evaluate`.
 
     Returns:
         For "head", "torso" and "tail": how many "labels" are in the group and how many "uses" of them in `relevant`;
         "P@k", the share of P@k that comes from them (the three add up to P@k), and "R@k", which share of the uses is
         found among the first k; both in percent.
+
+    Raises:
+        ValueError: the shapes don't fit, or a label is none of the L.
     """
-    relevant = sp.csr_matrix(relevant, copy=True)
-    relevant.eliminate_zeros()
-    relevant.sort_indices()
-    labels = np.asarray(predicted)
+    relevant = canonical(relevant)
+    labels = _checked_predictions(predicted, relevant)
     groups = frequency_groups(label_counts)
+    if len(groups) != relevant.shape[1]:
+        raise ValueError(f"label_counts must be [{relevant.shape[1]}], got shape {list(groups.shape)}")
     hits = _hits(labels, relevant)
-    num_queries = max(1, int((np.diff(relevant.indptr) > 0).sum()))
+    num_queries = max(1, len(labels) if all_queries else int((np.diff(relevant.indptr) > 0).sum()))
     result: dict[str, dict[str, float]] = {}
     for group, name in enumerate(("head", "torso", "tail")):
         own = hits & (groups[np.clip(labels, 0, None)] == group)
@@ -200,11 +235,15 @@ def without_excluded(predicted: npt.NDArray[np.int64], excluded: sp.csr_matrix) 
 
     Args:
         predicted: label ids [Q, K], best first, padded with −1.
-        excluded: CSR [Q, L] with sorted indices; its entries are the pairs.
+        excluded: CSR [Q, L] as `canonical` makes it; its entries are the pairs.
 
     Returns:
         int64 [Q, K], padded with −1.
+
+    Raises:
+        ValueError: the shapes don't fit, or a label is none of the L.
     """
+    predicted = _checked_predictions(predicted, excluded)
     out = _hits(predicted, excluded)
     order = np.argsort(out, axis=1, kind="stable")
     kept = np.take_along_axis(predicted, order, 1)
@@ -212,10 +251,8 @@ def without_excluded(predicted: npt.NDArray[np.int64], excluded: sp.csr_matrix) 
 
 
 def without_entries(matrix: sp.csr_matrix, excluded: sp.csr_matrix) -> sp.csr_matrix:
-    """A copy of a CSR matrix without the entries that `excluded`, of the same shape, has too."""
-    matrix, excluded = matrix.copy(), excluded.copy()
-    matrix.sort_indices()
-    excluded.sort_indices()
+    """A copy of a CSR matrix without the entries that `excluded` has too; of one shape, as `canonical` makes them."""
+    matrix = matrix.copy()
     matrix.data[_is_in(_pair_keys(matrix), _pair_keys(excluded))] = 0
     matrix.eliminate_zeros()
     return matrix
@@ -229,13 +266,18 @@ def _discounted(gains: Array, k: int) -> Array:
 
 def _ndcg(gains: Array, counts: npt.NDArray[np.integer], k: int) -> float:
     """The mean of the queries' discounted gains, each relative to that of hits at all places that it has labels for."""
-    ideal = np.cumsum(1 / np.log2(np.arange(k) + 2))
-    return float((_discounted(gains, k) / ideal[np.minimum(counts, k) - 1]).mean())
+    places = np.minimum(counts, min(k, counts.max()))
+    ideal = np.cumsum(1 / np.log2(np.arange(places.max()) + 2))
+    return float((_discounted(gains, k) / ideal[places - 1]).mean())
 
 
 def _best_gains(relevant: sp.csr_matrix, gain: Array, k: int) -> Array:
-    """The k largest gains among each query's relevant labels, descending, padded with 0; [Q, k]."""
+    """The k largest gains among each query's relevant labels, descending, padded with 0.
+
+    [Q, k], or less wide where no query has as many labels.
+    """
     counts = np.diff(relevant.indptr)
+    k = min(k, int(counts.max()))
     queries = np.repeat(np.arange(len(counts)), counts)
     gains = gain[relevant.indices]
     order = np.lexsort((-gains, queries))

@@ -28,12 +28,20 @@ import scipy.sparse as sp
 
 from elias_idx import __version__, _core
 from elias_idx._arrays import as_count
-from elias_idx.data import Inputs, LabelVocabulary, labels_by_name, num_rows
+from elias_idx.data import Inputs, LabelVocabulary, checked_matrix, is_sparse, labels_by_name, num_rows
 from elias_idx.encoders import Encoder, load_encoder
-from elias_idx.errors import FormatError
+from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
-from elias_idx.metrics import evaluate, evaluate_groups, inverse_propensities, without_entries, without_excluded
+from elias_idx.metrics import (
+    canonical,
+    evaluate,
+    evaluate_groups,
+    inverse_propensities,
+    without_entries,
+    without_excluded,
+)
+from elias_idx.results import LabelNames
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
@@ -59,7 +67,8 @@ class Evaluation(NamedTuple):
     Attributes:
         metrics: "P@1" and so on, in percent; see `elias_idx.metrics.evaluate`.
         num_texts: how many texts were evaluated.
-        num_without_labels: how many of them have no label, and count in no metric.
+        num_without_labels: how many of them have no label, or none that isn't excluded. Where pairs were excluded,
+            these count as zeros in P@k, nDCG@k and R@k; else they count in no metric.
         unseen_labels: labels of the test set that no training text had, which can't be predicted.
         groups: the same for "head", "torso" and "tail" labels; see `elias_idx.metrics.evaluate_groups`.
     """
@@ -123,7 +132,11 @@ class Model:
             num_threads: as in `Index.search`.
             filter: as in `Index.search`; e.g. the names of the labels to choose from.
             min_score: as in `Index.search`; labels with a lower score are left out.
+
+        Raises:
+            DataError: the texts are not what the model takes, or its index has no label names.
         """
+        self._check_names()
         found = self.index.search(
             self.encode(texts),
             # There is no padding here, so more labels than there are would only take memory.
@@ -162,8 +175,9 @@ class Model:
             labels: the names of each text's true labels; or, with `label_names`, a CSR matrix [N, L'] whose entries are
                 the true labels. Those unseen in training count in the denominators.
             label_names: of the matrix' columns.
-            excluded: pairs of a text and a label that count neither as found nor as missed, the entries of a CSR matrix
-                of the same shape, such as XMC data sets have in `filter_labels_*.txt`.
+            excluded: pairs of a text and a label that count neither as found nor as missed, the non-zeros of a sparse
+                matrix of the same shape, such as XMC data sets have in `filter_labels_*.txt`. With it, texts without
+                labels count as zeros, as with the repository's tools.
             ks: cut-offs of precision and nDCG.
             recall_ks: cut-offs of recall.
             propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
@@ -172,33 +186,49 @@ class Model:
             num_threads: as in `Index.search`.
 
         Raises:
-            ValueError: labels and texts differ in number, or nothing is to be evaluated.
-            ConfigError: a or b is not a positive number.
+            DataError: labels, their names and texts don't fit, no text has a label that isn't excluded, or the model's
+                index has no label names.
+            ConfigError: there are no cut-offs, or a or b is not a positive number.
         """
-        matrix, names = labels_by_name(labels) if label_names is None else (sp.csr_matrix(labels), label_names)
+        self._check_names()
+        names: Sequence[str]
+        if label_names is None:
+            matrix, names = labels_by_name(labels)
+        else:
+            matrix, names = checked_matrix(labels, label_names), label_names
         if num_rows(texts) != matrix.shape[0]:
-            raise ValueError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
+            raise DataError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
         if not (cutoffs := (*ks, *recall_ks)):
-            raise ValueError("there is nothing to evaluate: ks and recall_ks are both empty")
+            raise ConfigError("there is nothing to evaluate: ks and recall_ks are both empty")
         if excluded is not None:
             if label_names is None or excluded.shape != matrix.shape:
-                raise ValueError("excluded must be a matrix of the same shape as labels, which must be one too")
+                raise DataError("excluded must be a matrix of the same shape as labels, which must be one too")
+            excluded = canonical(excluded)
             matrix = without_entries(matrix, excluded)
             excluded, _ = self._vocabulary.renumber(excluded, names)
+        if not matrix.nnz:
+            raise DataError(
+                "there is nothing to evaluate: no text has a label"
+                + (" that isn't excluded" if excluded is not None else "")
+            )
         relevant, unseen = self._vocabulary.renumber(matrix, names)
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         gains = inverse_propensities(counts, self.num_training_texts, *propensity)
         search = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_threads": num_threads}
         found = self._search_counted(texts, max(cutoffs), excluded, search)
-        metrics = evaluate(found, relevant, ks=ks, recall_ks=recall_ks, inverse_propensity=gains)
-        groups = evaluate_groups(found, relevant, counts, ks=ks, recall_ks=recall_ks)
+        how: dict[str, Any] = {"ks": ks, "recall_ks": recall_ks, "all_queries": excluded is not None}
+        metrics = evaluate(found, relevant, inverse_propensity=gains, **how)
+        groups = evaluate_groups(found, relevant, counts, **how)
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
         return Evaluation(metrics, matrix.shape[0], without_labels, unseen, groups)
 
     def _search_counted(
         self, texts: Inputs, k: int, excluded: sp.csr_matrix | None, search: Mapping[str, Any]
     ) -> npt.NDArray[np.int64]:
-        """The k best labels of each text that aren't excluded, [N, k]; some thousand texts are encoded at a time."""
+        """The best labels of each text that aren't excluded, [N, min(k, L)]; some thousand texts at a time."""
+        k = min(k, self.index.num_labels)
+        if is_sparse(texts):
+            texts = texts.tocsr()  # other formats have no slices
         parts = [np.empty((0, k), np.int64)]
         for start in range(0, num_rows(texts), _TEXTS_AT_ONCE):
             embeddings = self.encode(texts[start : start + _TEXTS_AT_ONCE])
@@ -213,19 +243,29 @@ class Model:
 
     @cached_property
     def _vocabulary(self) -> LabelVocabulary:
+        return LabelVocabulary(self._check_names())
+
+    def _check_names(self) -> LabelNames:
+        """The label names, which an index need not have."""
         if self.index.label_names is None:
-            raise ValueError("this model's index has no label names, which are needed to evaluate it")
-        return LabelVocabulary(self.index.label_names)
+            raise DataError("this model's index has no label names, which predictions and evaluation need")
+        return self.index.label_names
 
     def verify(self) -> None:
         """Recomputes the checksums of all files of a loaded model, its index's included.
 
         Raises:
             FormatError: a file is damaged or missing; which one is said.
+            OSError: one can't be read.
         """
-        for name, expected in self.checksums.items():
-            if self.path is not None and _sha256(self.path / name) != expected:
-                raise FormatError(f"{self.path / name} is damaged: its checksum is another one than when it was saved")
+        try:
+            for name, expected in self.checksums.items():
+                if self.path is not None and _sha256(self.path / name) != expected:
+                    raise FormatError(
+                        f"{self.path / name} is damaged: its checksum is another one than when it was saved"
+                    )
+        except FileNotFoundError as error:
+            raise FormatError(f"{self.path}: the model is damaged: {error}") from error
         self.index.verify()
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:

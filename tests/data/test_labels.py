@@ -33,6 +33,7 @@ def test_relevances_go_with_their_labels_and_repeats_add_up_to_1_at_most():
         ([[0.5], [0.0, 1]], "row 1: relevances must be over 0 and at most 1, got 0.0"),
         ([[0.5], [1, 1.5]], "row 1: relevances must be over 0 and at most 1, got 1.5"),
         ([[0.5], [1, float("nan")]], "row 1: .* got nan"),
+        ([[0.5], [1e-60, 1]], "row 1: .* got 1e-60"),
         ([[0.5], [1, True]], "row 1: .* got True"),
         ([[0.5], [1, "1"]], "row 1: .* got '1'"),
         ([[0.5], [1]], "row 1: 'relevance' must be a list of 2 numbers"),
@@ -87,12 +88,27 @@ def test_the_caller_s_matrix_is_not_changed():
     assert labels.indices.tolist() == [1, 0, 0]
 
 
+def test_repeats_of_a_matrix_add_up_to_1_at_most_and_stored_zeros_are_none():
+    data, columns = np.array([1, 1, 0, 0.25, 0.5]), np.array([1, 1, 0, 0, 0])
+    labels = sp.csr_matrix((data, columns, np.array([0, 3, 5])), shape=(2, 2))
+    made = TrainingSet(["one", "two"], labels, label_names=["x", "y"]).labels
+    assert made.nnz == 2
+    assert made.toarray().tolist() == [[0, 1], [0.75, 0]]
+    assert labels.nnz == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"label_names": ["x", "y"]}, "labels has 3 columns, but there are 2 label names"),
         ({"label_names": ["x", "y", "x"]}, "must be unique"),
         ({"label_names": None}, "needs the names of its columns"),
+        ({"label_names": "xyz"}, "got the string 'xyz'"),
+        ({"label_names": ["x", "y", 3]}, "label_names: labels must be strings, got 3"),
+        ({"relevances": [[0.5], [1]]}, "relevances go with labels by name"),
+        ({"inputs": "ab"}, "put a single text in a list"),
+        ({"labels": sp.csr_matrix([[0, 1e-60, 0], [1, 0, 0]])}, "over 0, as float32 too"),
+        ({"labels": sp.csr_matrix([[0, -1.0, 0], [1, 0, 0]])}, "over 0 and at most 1"),
         ({"inputs": ["one"]}, "1 inputs, but labels for 2"),
         ({"labels": sp.csr_matrix([[0, 2.0, 0], [1, 0, 0]])}, "over 0 and at most 1"),
         ({"labels": sp.csr_matrix([[0, np.nan, 0], [1, 0, 0]])}, "over 0 and at most 1"),

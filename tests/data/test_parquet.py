@@ -51,6 +51,40 @@ def test_large_types_are_read(tmp_path):
     assert read_training_set(one).fingerprint() == read_training_set(other).fingerprint()
 
 
+CATEGORIES = {
+    "text": pa.array(COLUMNS["text"]).dictionary_encode(),
+    "labels": pa.ListArray.from_arrays(
+        pa.array([0, 2, 2, 3], pa.int32()), pa.array(["b", "a", "c"]).dictionary_encode()
+    ),
+}
+
+
+# Arrow reads lists of categories from a single row group only.
+@pytest.mark.parametrize(("column", "row_group_size"), [("text", 2), ("labels", 3)])
+def test_strings_may_be_categories(tmp_path, column, row_group_size):
+    changes = {column: CATEGORIES[column]}
+    one, other = write(tmp_path / "one.parquet"), write(tmp_path / "other.parquet", row_group_size, **changes)
+    assert "dictionary" in str(pq.read_schema(other).field(column).type)
+    assert read_training_set(one).fingerprint() == read_training_set(other).fingerprint()
+
+
+def damaged_strings(count, bad):
+    """Strings of which one is not UTF-8, which Arrow does not check by itself."""
+    content = [b"\xff" if row == bad else b"x" for row in range(count)]
+    return pa.array(content, pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize("column", ["text", "labels"])
+def test_strings_that_are_not_utf8_are_an_error(tmp_path, monkeypatch, column):
+    monkeypatch.setattr(parquet, "_ROWS_AT_ONCE", 2)
+    strings = damaged_strings(6, bad=3)
+    lists = pa.ListArray.from_arrays(pa.array(range(7), pa.int32()), strings if column == "labels" else ["x"] * 6)
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"text": strings if column == "text" else ["x"] * 6, "labels": lists}), path)
+    with pytest.raises(DataError, match=r"train\.parquet, rows 2 to 3: a string is not UTF-8"):
+        read_training_set(path)
+
+
 def test_a_folder_s_files_are_one_set(tmp_path):
     write(tmp_path / "b.parquet", text=["4", "5", "6"])
     write(tmp_path / "a.parquet")

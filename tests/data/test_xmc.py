@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import lzma
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elias_idx.data import read_excluded, read_inputs, read_training_set, xmc
+from elias_idx.data import read_excluded, read_inputs, read_training_set, write_rows, xmc
 from elias_idx.errors import DataError
 
 ROWS = st.lists(
@@ -71,6 +72,9 @@ def test_packed_files_and_windows_line_ends_are_read(tmp_path):
         ("0 1.5:1", "feature 1.5 is no whole number"),
         ("0 1:1 2", "pairs NUMBER:VALUE"),
         ("0 1 :1", "pairs NUMBER:VALUE"),
+        ("0 1:1:2 3", "pairs NUMBER:VALUE"),
+        ("0 1:2:3:4 5 6", "pairs NUMBER:VALUE"),
+        ("0 1:1:2", "pairs NUMBER:VALUE"),
         ("1:1 2:3", "expected whole numbers"),
         ("\u00e9 1:1", "expected whole numbers"),
     ],
@@ -81,6 +85,13 @@ def test_bad_lines_are_named(tmp_path, line, message):
     with pytest.raises(DataError, match=message) as caught:
         read_training_set(path)
     assert f"{path}:4: " in str(caught.value)
+
+
+def test_a_row_does_not_lend_a_colon_to_the_next(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("4 10 7\n0 1:1\n0 1:1:2\n1 3\n3 4:1\n")
+    with pytest.raises(DataError, match=r"train\.txt:3: features must be pairs NUMBER:VALUE"):
+        read_training_set(path)
 
 
 @pytest.mark.parametrize("first", ["", "4 10", "4 10 x", '{"text": "JSON lines", "labels": []}'])
@@ -128,6 +139,24 @@ def test_raw_text_is_title_and_content_and_labels_are_called_by_uid(raw_text):
     assert read_inputs(raw_text / "tst.json.gz") == ["green"]
 
 
+def test_files_may_be_packed_by_xz(raw_text):
+    expected = read_training_set(raw_text).fingerprint()
+    for name in ("lbl", "trn"):
+        packed = raw_text / f"{name}.json.gz"
+        with lzma.open(raw_text / f"{name}.json.xz", "wb") as file:
+            file.write(gzip.decompress(packed.read_bytes()))
+        packed.unlink()
+    assert read_training_set(raw_text).fingerprint() == expected
+    assert read_training_set(raw_text / "trn.json.xz").fingerprint() == expected
+
+
+@pytest.mark.parametrize("name", ["tst.json", "trn.json.gz"])
+def test_rows_of_another_format_under_these_names_are_refused_as_inputs_too(tmp_path, name):
+    write_rows(tmp_path / name, [{"text": "one", "labels": ["a"]}])
+    with pytest.raises(DataError, match=rf"{name}:1: .* a file of 'text' and 'labels' needs another name"):
+        read_inputs(tmp_path / name)
+
+
 def test_labels_without_names_are_called_by_number(raw_text):
     (raw_text / "lbl.json.gz").unlink()
     data = read_training_set(raw_text)
@@ -151,8 +180,11 @@ def test_titles_of_labels_may_be_in_any_encoding(raw_text):
         ("trn", {"title": "x", "target_ind": [1], "target_rel": [2]}, "over 0 and at most 1, got 2"),
         ("trn", {"title": "x", "target_ind": [1], "target_rel": []}, "a list of 1 numbers"),
         ("trn", {"title": 3, "target_ind": [1]}, "'title' must be a string, got int"),
+        ("trn", {"text": "x", "target_ind": [1]}, "neither 'title' nor 'content'.* needs another name"),
         ("lbl", {"title": "x"}, "the label has no 'uid'"),
         ("lbl", {"uid": "B01"}, "'B01' stands there twice"),
+        ("lbl", {"uid": True}, "'uid' must be a string, got bool"),
+        ("lbl", {"uid": "\ud800"}, "'uid' has a lone surrogate"),
     ],
 )
 def test_bad_rows_of_raw_text_are_named(raw_text, name, row, message):
@@ -165,7 +197,7 @@ def test_bad_rows_of_raw_text_are_named(raw_text, name, row, message):
 
 def test_a_folder_without_the_rows_asked_for(raw_text):
     (raw_text / "tst.json.gz").unlink()
-    with pytest.raises(DataError, match=r"without tst.json.gz or \*.parquet"):
+    with pytest.raises(DataError, match=r"without tst.json, tst.json.gz or \*.parquet"):
         read_training_set(raw_text, split="tst")
 
 

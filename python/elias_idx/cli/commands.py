@@ -274,10 +274,10 @@ def evaluate(
 
     DATA has labelled rows in any format that `train` takes.
     """
-    data = read_training_set(test_data, embeddings=embeddings, split="tst")
     loaded = Model.load(model)
     if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
+    data = read_training_set(test_data, embeddings=embeddings, split="tst")
     excluded = read_excluded(filter_file, test_data, data) if filter_file else None
     result = _evaluate(loaded, data, excluded=excluded, **options)
     if as_json:
@@ -286,7 +286,8 @@ def evaluate(
     for name, value in result.metrics.items():
         click.echo(f"{name:<12} {value:6.2f}")
     _echo_groups(result.groups)
-    click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and left out")
+    counted = "left out" if excluded is None else "counted as zeros"
+    click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and {counted}")
     click.echo(f"labels never seen in training, which can't be predicted: {len(result.unseen_labels)}")
 
 

@@ -2,7 +2,7 @@
 
 from elias_idx.data.contents import Inputs, as_texts, is_sparse, num_rows
 from elias_idx.data.jsonl import Row, read_rows, write_rows
-from elias_idx.data.labels import LabelVocabulary
+from elias_idx.data.labels import LabelVocabulary, checked_matrix
 from elias_idx.data.reading import read_excluded, read_inputs, read_training_set
 from elias_idx.data.training_set import TrainingSet, labels_by_name
 
@@ -12,6 +12,7 @@ __all__ = [
     "Row",
     "TrainingSet",
     "as_texts",
+    "checked_matrix",
     "is_sparse",
     "labels_by_name",
     "num_rows",

@@ -13,6 +13,9 @@ import scipy.sparse as sp
 from elias_idx.data.lines import is_utf8
 from elias_idx.errors import DataError
 
+# What float32 does not make 0 of.
+_LEAST_RELEVANCE = float(np.finfo(np.float32).smallest_subnormal)
+
 
 class CsrBuilder:
     """A float32 CSR matrix that grows by rows, 8 bytes an entry."""
@@ -96,12 +99,44 @@ def check_labels(labels: Iterable[Any], where: str) -> None:
 
 
 def check_relevances(relevances: Any, num_labels: int, where: str) -> None:
-    """Raises a DataError unless there is a relevance in (0, 1] for each label."""
+    """Raises a DataError unless there is a relevance in (0, 1], also as float32, for each label."""
     if not isinstance(relevances, (list, tuple, np.ndarray)) or len(relevances) != num_labels:
         raise DataError(f"{where}: 'relevance' must be a list of {num_labels} numbers, one a label: got {relevances!r}")
     for relevance in relevances:
-        if isinstance(relevance, bool) or not isinstance(relevance, (int, float, np.number)) or not 0 < relevance <= 1:
-            raise DataError(f"{where}: relevances must be over 0 and at most 1, got {relevance!r}")
+        is_number = isinstance(relevance, (int, float, np.number)) and not isinstance(relevance, bool)
+        if not is_number or not _LEAST_RELEVANCE <= relevance <= 1:
+            raise DataError(f"{where}: relevances must be over 0 and at most 1, got {relevance!r} (in float32)")
+
+
+def checked_matrix(labels: Any, names: Sequence[str]) -> sp.csr_matrix:
+    """Relevances as canonical float32 CSR [N, L]; entries that repeat add up to 1 at most, stored zeros are none.
+
+    Args:
+        labels: a sparse matrix, which stays as it is.
+        names: of its columns.
+
+    Raises:
+        DataError: the names are not L different strings, or something is no relevance in (0, 1].
+    """
+    matrix = sp.csr_matrix(labels)
+    if isinstance(names, str):
+        raise DataError(f"label_names must be a list of strings, got the string {names!r}")
+    if matrix.shape[1] != len(names):
+        raise DataError(f"labels has {matrix.shape[1]} columns, but there are {len(names)} label names")
+    check_labels(names, "label_names")
+    if len(set(names)) != len(names):
+        raise DataError("label_names must be unique: a name stands there twice")
+    if not ((matrix.data >= 0) & (matrix.data <= 1)).all():
+        raise DataError("labels must hold relevances over 0 and at most 1")
+    if not (matrix.has_canonical_format and matrix.data.all()):
+        matrix = matrix.astype(np.float64)
+        matrix.eliminate_zeros()
+        matrix.sum_duplicates()
+        np.minimum(matrix.data, 1, out=matrix.data)
+    matrix = matrix.astype(np.float32, copy=False)
+    if not matrix.data.all():
+        raise DataError("labels must hold relevances over 0, as float32 too")
+    return matrix
 
 
 class LabelVocabulary:

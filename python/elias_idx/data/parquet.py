@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,18 @@ def _batches(path: Path, fields: Container[str]) -> Iterator[Iterator[tuple[Any,
         import pyarrow.parquet as pq
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "parquet") from error
+    start = 0
     try:
         with pq.ParquetFile(path) as file:
             columns = _columns(path, file.schema_arrow, fields)
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
-                texts = batch["text"].to_pylist() if "text" in columns else [""] * len(batch)
+                texts = batch["text"].cast(pa.large_string()).to_pylist() if "text" in columns else [""] * len(batch)
                 labels = _names(batch["labels"]).to_pylist() if "labels" in columns else [[]] * len(batch)
                 relevances = batch["relevance"].to_pylist() if "relevance" in columns else [None] * len(batch)
                 yield zip(texts, labels, relevances, strict=True)
+                start += len(batch)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}, rows {start} to {start + len(batch) - 1}: a string is not UTF-8: {error}") from error
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
 
@@ -65,14 +69,18 @@ def _columns(path: Path, schema: Any, fields: Container[str]) -> list[str]:
     """The columns to read, whose types are checked."""
     import pyarrow.types as types
 
-    def is_list(kind: Any, of: tuple[Any, ...]) -> bool:
+    def is_text(kind: Any) -> bool:
+        # Of categories, as pandas calls them, the file has a dictionary.
+        plain = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(plain) or types.is_large_string(plain)
+
+    def is_list(kind: Any, of: tuple[Callable[[Any], bool], ...]) -> bool:
         return (types.is_list(kind) or types.is_large_list(kind)) and any(test(kind.value_type) for test in of)
 
-    texts, numbers = (types.is_string, types.is_large_string), (types.is_floating,)
-    wanted: dict[str, Any] = {
-        "text": lambda kind: any(test(kind) for test in texts),
-        "labels": lambda kind: is_list(kind, (*texts, types.is_integer)),
-        "relevance": lambda kind: is_list(kind, numbers),
+    wanted: dict[str, Callable[[Any], bool]] = {
+        "text": is_text,
+        "labels": lambda kind: is_list(kind, (is_text, types.is_integer)),
+        "relevance": lambda kind: is_list(kind, (types.is_floating,)),
     }
     kinds = {"text": "strings", "labels": "lists of strings or of whole numbers", "relevance": "lists of floats"}
     columns = [name for name in ("text", "labels") if name in fields]
@@ -87,10 +95,8 @@ def _columns(path: Path, schema: Any, fields: Container[str]) -> list[str]:
 
 
 def _names(labels: Any) -> Any:
-    """Lists of labels with whole numbers turned into their digits."""
+    """Lists of labels as strings, whole numbers turned into their digits."""
     import pyarrow as pa
     import pyarrow.types as types
 
-    if not types.is_integer(labels.type.value_type):
-        return labels
     return labels.cast(pa.large_list(pa.string()) if types.is_large_list(labels.type) else pa.list_(pa.string()))

@@ -1,12 +1,12 @@
 """Data sets in files of any format that elias_idx reads; which one it is, the path says.
 
     *.txt                     bag of words of the extreme classification repository
-    trn.json.gz, tst.json.gz  its raw text; a folder of these stands for the training or test rows
+    trn.json, tst.json        its raw text; a folder of these stands for the training or test rows
     *.parquet                 Parquet; a folder of these for all of them
     *.npy                     embeddings, where inputs alone are wanted
     anything else             JSON lines
 
-Text files may be packed (`.gz`, `.xz`).
+Text files may be packed (`trn.json.gz`, `train.txt.xz`).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _read(path: Path, fields: Container[str], split: Split) -> Contents:
             return read_raw_text(file, fields)
         if files := parquet_files(path):
             return read_parquet(files, fields)
-        raise DataError(f"{path} is a folder without {split}.json.gz or *.parquet: name the file to read")
+        raise DataError(f"{path} is a folder without {split}.json, {split}.json.gz or *.parquet: name the file to read")
     if is_raw_text(path):
         return read_raw_text(path, fields)
     if path.suffix == ".parquet":

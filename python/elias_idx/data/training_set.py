@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from elias_idx.data.contents import Inputs, is_sparse, num_rows
-from elias_idx.data.labels import LabelCollector
+from elias_idx.data.labels import LabelCollector, checked_matrix
 from elias_idx.errors import DataError
 
 _ROWS_AT_ONCE = 65536
@@ -52,7 +51,9 @@ class TrainingSet:
         if label_names is None:
             self.labels, self.label_names = labels_by_name(labels, relevances)
         else:
-            self.labels, self.label_names = _checked_matrix(labels, label_names), label_names
+            if relevances is not None:
+                raise DataError("relevances go with labels by name: a matrix of labels holds its own")
+            self.labels, self.label_names = checked_matrix(labels, label_names), label_names
         self.inputs = _checked_inputs(inputs)
         if num_rows(self.inputs) != self.labels.shape[0]:
             raise DataError(f"there are {num_rows(self.inputs)} inputs, but labels for {self.labels.shape[0]}")
@@ -100,24 +101,11 @@ def labels_by_name(
     return collector.finish()
 
 
-def _checked_matrix(labels: Any, names: Sequence[str]) -> sp.csr_matrix:
-    """The labels as canonical float32 CSR; the caller's matrix stays as it is."""
-    matrix = sp.csr_matrix(labels, dtype=np.float32)
-    if matrix.shape[1] != len(names):
-        raise DataError(f"labels has {matrix.shape[1]} columns, but there are {len(names)} label names")
-    if len(set(names)) != len(names):
-        raise DataError("label_names must be unique: a name stands there twice")
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    if not ((matrix.data > 0) & (matrix.data <= 1)).all():
-        raise DataError("labels must hold relevances over 0 and at most 1")
-    return matrix
-
-
 def _checked_inputs(inputs: Inputs) -> Inputs:
     if is_sparse(inputs):
         return sp.csr_matrix(inputs, dtype=np.float32)
+    if isinstance(inputs, str):
+        raise DataError("inputs must be a sequence of strings: put a single text in a list")
     if not isinstance(inputs, np.ndarray):
         for number, text in enumerate(inputs):
             if not isinstance(text, str):

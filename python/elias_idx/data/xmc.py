@@ -4,6 +4,7 @@ Bag of words: a text file whose first line is "N F L" (rows, features, labels), 
 features, "3,17 0:0.25 8:1.5". Raw text: `trn.json.gz` and `tst.json.gz`, JSON lines of title, content, target_ind
 (label numbers) and perhaps target_rel (relevances). Sets whose names begin with LF have `lbl.json.gz` too, whose lines
 name the labels by their "uid", and `filter_labels_*.txt`, pairs "row label" that don't count in an evaluation.
+Files may be packed by xz instead of gzip, or not at all.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ from elias_idx.errors import DataError
 
 _LINES_AT_ONCE = 4096
 _MOST_LABELS = 2**31 - 1
-_LABEL_FILES = ("lbl.json.gz", "lbl.json")
-# Of training and of test rows.
-_RAW_TEXT_FILES = {split: (f"{split}.json.gz", f"{split}.json") for split in ("trn", "tst")}
+# Of labels, and of training and test rows: a name for each way to pack the file.
+_RAW_TEXT_FILES = {part: (f"{part}.json.gz", f"{part}.json.xz", f"{part}.json") for part in ("lbl", "trn", "tst")}
+# A raw-text file's name is how it is told from other JSON lines.
+_OTHER_NAME = "a file of 'text' and 'labels' needs another name than trn.json or tst.json"
+_ALL_BUT_SPACES_AND_COLONS = bytes(set(range(256)) - set(b" :"))
 
 
 def is_raw_text(path: Path) -> bool:
     """Whether the file is one of a raw-text data set, by its name."""
-    return any(path.name in names for names in _RAW_TEXT_FILES.values())
+    return any(path.name in _RAW_TEXT_FILES[split] for split in ("trn", "tst"))
 
 
 def raw_text_file(folder: Path, split: str) -> Path | None:
@@ -52,7 +55,7 @@ def read_raw_text(path: Path, fields: Container[str]) -> Contents:
         DataError: a line is no such object; the message says which line and what is wrong with it.
         OSError: a file can't be read.
     """
-    label_file = _existing(path.parent, _LABEL_FILES) if "labels" in fields else None
+    label_file = _existing(path.parent, _RAW_TEXT_FILES["lbl"]) if "labels" in fields else None
     names = None if label_file is None else _label_uids(label_file)
     texts: list[str] = []
     labels, num_labels = CsrBuilder(), 0
@@ -73,15 +76,18 @@ def _label_uids(path: Path) -> list[str]:
     for where, line in numbered_lines(path):
         # Some titles in these files are not UTF-8; uids are plain.
         row = parse_object(where, line.decode("utf-8", "replace").encode())
-        if not isinstance(uid := row.get("uid"), (str, int)):
+        if "uid" not in row:
             raise DataError(f"{where}: the label has no 'uid'; it has {sorted(row)}")
-        if str(uid) in uids:
+        uid = str(row["uid"]) if type(row["uid"]) is int else check_text(row["uid"], "uid", where)
+        if uid in uids:
             raise DataError(f"{where}: the uid {uid!r} stands there twice")
-        uids[str(uid)] = None
+        uids[uid] = None
     return list(uids)
 
 
 def _text(row: dict[str, Any], where: str) -> str:
+    if "title" not in row and "content" not in row:
+        raise DataError(f"{where}: the row has neither 'title' nor 'content', but {sorted(row)}; {_OTHER_NAME}")
     parts = [check_text(row.get(name, ""), name, where) for name in ("title", "content")]
     return "\n".join(filter(None, parts))
 
@@ -89,10 +95,7 @@ def _text(row: dict[str, Any], where: str) -> str:
 def _targets(row: dict[str, Any], num_labels: int, where: str) -> tuple[Sequence[int], Sequence[float] | None]:
     labels, relevances = row.get("target_ind"), row.get("target_rel")
     if not isinstance(labels, list):
-        raise DataError(
-            f"{where}: 'target_ind' must be a list of label numbers, got {labels!r}; "
-            "a file of 'text' and 'labels' needs another name than trn.json or tst.json"
-        )
+        raise DataError(f"{where}: 'target_ind' must be a list of label numbers, got {labels!r}; {_OTHER_NAME}")
     for label in labels:
         if type(label) is not int or not 0 <= label < num_labels:
             raise DataError(f"{where}: label {label!r} is none of the numbers 0 to {num_labels - 1}")
@@ -214,9 +217,11 @@ def _parse_labels(parts: Sequence[bytes], num_labels: int) -> _Rows:
 
 def _parse_features(parts: Sequence[bytes], num_features: int) -> _Rows:
     counts = np.array([part.count(b":") for part in parts], np.int64)
-    spaced = b" ".join(parts)
+    spaced = b" ".join(b" ".join(parts).split())
     numbers = _numbers(spaced.replace(b":", b" "), np.dtype(np.float64), " ")
-    if len(numbers) != 2 * counts.sum() or len(spaced.split()) != counts.sum():
+    # What is neither a number nor between two: a colon, a space, a colon, and so on.
+    between = spaced.translate(None, _ALL_BUT_SPACES_AND_COLONS)
+    if len(numbers) != 2 * counts.sum() or between != b" ".join([b":"] * counts.sum()):
         raise ValueError("features must be pairs NUMBER:VALUE with a space between each two")
     ids, values = numbers[::2], numbers[1::2]
     if (ids != np.floor(ids)).any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from elias_idx.data import Inputs, num_rows
+from elias_idx.data import Inputs, is_sparse, num_rows
 from elias_idx.errors import FormatError
 from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
@@ -53,6 +54,8 @@ class BagEncoder:
         Raises:
             DataError: the inputs are not of the kind that the features are made of.
         """
+        if is_sparse(inputs):
+            inputs = inputs.tocsr()  # other formats have no slices
         result = np.empty((num_rows(inputs), self.dim), np.float32)
         for start in range(0, num_rows(inputs), _TEXTS_AT_ONCE):
             end = start + _TEXTS_AT_ONCE
@@ -77,11 +80,13 @@ class BagEncoder:
     @classmethod
     def load(cls, folder: Path) -> BagEncoder:
         """Reads what `save` wrote."""
-        settings = json.loads((folder / "bag.json").read_text(encoding="utf-8"))
+        length = json.loads((folder / "bag.json").read_text(encoding="utf-8"))["length"]
+        if type(length) not in (int, float) or not 0 < length < math.inf:
+            raise FormatError(f"{folder}/bag.json: length must be a positive number, it is {length!r}")
         features, tensors = load_features(folder), load_tensors(folder / "bag.safetensors")
         dim = tensors["embeddings"].shape[-1]
         shapes = {"embeddings": (features.num_features, dim), "gain": (dim,), "bias": (dim,)}
         for name, shape in shapes.items():
             if tensors[name].shape != shape or not np.isfinite(tensors[name]).all():
                 raise FormatError(f"{folder}/bag.safetensors: {name} must be finite numbers of shape {list(shape)}")
-        return cls(features, **tensors, length=settings["length"])
+        return cls(features, **tensors, length=length)
