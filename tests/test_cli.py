@@ -460,7 +460,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
         (["--early-stopping", "2"], "give dev data"),
         (["--encoder", "precomputed"], "--embeddings and --encoder precomputed go together"),
         (["--seed", str(2**64)], "seed must be at most"),
-        (["--label-learning-rate", "1e30"], "lower the learning rates"),
+        (["--label-learning-rate", "1e30"], "lower learning rates"),
     ],
 )
 def test_what_cant_work_is_explained_without_a_traceback(folder, tmp_path, arguments, message):

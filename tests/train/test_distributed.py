@@ -69,7 +69,7 @@ def test_two_processes_end_with_the_weights_of_one(folder):
 def test_an_error_ends_both(folder):
     found = torchrun(folder, folder / "failed", "--label-learning-rate", "1e30")
     assert found.returncode != 0
-    assert "lower the learning rates" in found.stderr
+    assert "lower learning rates" in found.stderr
     assert not (folder / "failed").exists()
 
 

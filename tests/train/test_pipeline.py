@@ -284,7 +284,7 @@ def test_a_device_that_is_not_there_is_an_error(data, tmp_path, device):
 
 
 def test_a_diverging_run_says_so(data, tmp_path):
-    with pytest.raises(TrainingError, match="lower the learning rates"):
+    with pytest.raises(TrainingError, match="lower learning rates"):
         train_model(data, tmp_path / "model", replace(TINY, label_learning_rate=1e30))
 
 
