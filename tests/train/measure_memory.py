@@ -36,22 +36,24 @@ def measure(size):
     labels, features = random_rows(random, size, LABELS_PER_TEXT), random_rows(random, size, FEATURES_PER_TEXT)
     embeddings = random.standard_normal((size, DIM), np.float32)
     account = memory_account(config, ModelSizes(size, size, labels.nnz, input_dim=DIM))
-    of_features = memory_account(replace(config, encoder="bag"), ModelSizes(size, size, labels.nnz, size, features.nnz))
+    # An encoder that has features and embeddings both.
+    of_both = memory_account(
+        replace(config, encoder="bag+transformer", transformer="any", cluster_by="both"),
+        ModelSizes(size, size, labels.nnz, size, features.nnz, input_dim=DIM),
+    )
     results = {}
 
     @contextmanager
-    def measuring(phase, account=account, name=None):
+    def measuring(phase, account=account):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
         before = status("VmRSS")
         yield
         spans = {phase, LASTING.get(phase)}
         counted = sum(part.num_bytes for part in account.parts if part.span in spans)
-        results[name or phase] = counted, status("VmHWM") - before
+        results[phase] = counted, status("VmHWM") - before
 
-    with measuring("clustering", of_features, "clustering by features"):
-        cluster_labels(labels, ClusteringFeatures(features), CLUSTERS, seed=0, num_threads=1)
-    with measuring("clustering"):
-        clusters = cluster_labels(labels, ClusteringFeatures(None, embeddings), CLUSTERS, seed=0, num_threads=1)
+    with measuring("clustering", of_both):
+        clusters = cluster_labels(labels, ClusteringFeatures(features, embeddings), CLUSTERS, seed=0, num_threads=1)
     trainee = start_stage1(build_encoder(config, embeddings), labels, clusters, config)
     with measuring("between the stages"):
         pattern = approximate_adjacency(trainee, labels)
