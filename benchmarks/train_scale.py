@@ -3,8 +3,8 @@
     python benchmarks/train_scale.py
 
 A made-up set of the shape of Amazon-3M. Labels are clustered by all its texts' sparse features; what embeddings are
-needed for has fewer texts. Of that, only the adjacency's time grows with them, as every text is scored with all clusters,
-and so does the memory of the embeddings themselves. A quick look:
+needed for has fewer texts. Of that, only the adjacency's time grows with their number, as every text is scored with all
+clusters, and the memory of the embeddings themselves. A quick look:
 `python benchmarks/train_scale.py --labels 100000 --texts 50000 --embedded-texts 10000 --clusters 1024`.
 """
 
