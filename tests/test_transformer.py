@@ -163,6 +163,18 @@ def test_serving_leaves_a_module_in_training_as_it_was(config, tmp_path):
     assert not module.transformer.model.training
 
 
+def test_no_more_threads_than_asked_for(folder, monkeypatch):
+    encoder = TransformerEncoder.from_pretrained(folder, "mean", 20, 1.0)
+    before, found = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    for num_threads in (1, 3, 100, None):
+        encoder.encode(["viral"], num_threads)
+    assert found == [1, 4, 3, 4, 4, 4, 4, 4]
+    monkeypatch.undo()
+    assert torch.get_num_threads() == before
+
+
 def test_inputs_must_be_texts(folder, config):
     with pytest.raises(DataError, match="text 1 must be a string, got int"):
         TransformerEncoder.from_pretrained(folder, "mean", 20, 1.0).encode(["a", 3])

@@ -102,14 +102,18 @@ class Model:
     path: Path | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self, texts: Inputs) -> npt.NDArray[np.float32]:
+    def encode(self, texts: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
         A model that was trained on embeddings or sparse features takes those instead of texts.
+
+        Args:
+            texts: N texts, or what else the model takes.
+            num_threads: CPU threads at most; by default all that the process may use.
         """
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of strings; put a single text in a list")
-        return self.encoder.encode(texts)
+        return self.encoder.encode(texts, None if num_threads is None else as_count("num_threads", num_threads))
 
     def predict(
         self,
@@ -138,7 +142,7 @@ class Model:
         """
         self._check_names()
         found = self.index.search(
-            self.encode(texts),
+            self.encode(texts, num_threads),
             # There is no padding here, so more labels than there are would only take memory.
             min(as_count("k", k), self.index.num_labels),
             beam_size=beam_size,
@@ -231,7 +235,7 @@ class Model:
             texts = texts.tocsr()  # other formats have no slices
         parts = [np.empty((0, k), np.int64)]
         for start in range(0, num_rows(texts), _TEXTS_AT_ONCE):
-            embeddings = self.encode(texts[start : start + _TEXTS_AT_ONCE])
+            embeddings = self.encode(texts[start : start + _TEXTS_AT_ONCE], search["num_threads"])
             out = None if excluded is None else excluded[start : start + len(embeddings)]
             # Every excluded label may stand among the best.
             more = 0 if out is None else int(np.diff(out.indptr).max())

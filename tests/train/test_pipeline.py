@@ -347,6 +347,15 @@ def test_training_runs_on_a_gpu(data, tmp_path):
     assert model.evaluate(texts, labels, ks=(1, 2), recall_ks=()).metrics["P@2"] > 90
 
 
+def test_arguments_of_other_kinds_are_refused(data, tmp_path):
+    with pytest.raises(TypeError, match="takes a TrainingSet and a Config, got TrainingSet and dict"):
+        train_model(data, tmp_path / "model", {"dim": 3})
+    with pytest.raises(TypeError, match="got list and NoneType"):
+        train_model(["a text"], tmp_path / "model")
+    with pytest.raises(TypeError, match="dev must be a TrainingSet, got list"):
+        train_model(data, tmp_path / "model", TINY, dev=["a text"])
+
+
 def test_two_processes_never_train_at_one_place(data, tmp_path):
     out = tmp_path / "model"
     script = (

@@ -28,8 +28,8 @@ class Encoder(Protocol):
     def dim(self) -> int:
         """D, the size of the embeddings."""
 
-    def encode(self, inputs: Any) -> npt.NDArray[np.float32]:
-        """The inputs' embeddings, float32 [N, D]."""
+    def encode(self, inputs: Any, num_threads: int | None = None) -> npt.NDArray[np.float32]:
+        """The inputs' embeddings, float32 [N, D], computed by at most so many threads."""
 
     def save(self, folder: Path) -> None:
         """Writes the encoder's files into an existing folder."""

@@ -48,7 +48,7 @@ class BagEncoder:
         """D, the size of the embeddings."""
         return self.embeddings.shape[1]
 
-    def encode(self, inputs: Inputs) -> Array:
+    def encode(self, inputs: Inputs, num_threads: int | None = None) -> Array:  # noqa: ARG002 (always one)
         """The inputs' embeddings, float32 [N, D].
 
         Raises:

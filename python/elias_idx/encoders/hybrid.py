@@ -33,13 +33,13 @@ class HybridEncoder:
         """D, the sum of the parts' sizes."""
         return self.bag.dim + self.transformer.dim
 
-    def encode(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        """The texts' embeddings, float32 [N, D].
+    def encode(self, inputs: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
+        """The texts' embeddings, float32 [N, D], computed by at most so many threads.
 
         Raises:
             DataError: the inputs are an array, or not all strings.
         """
-        return np.hstack([self.bag.encode(inputs), self.transformer.encode(inputs)])
+        return np.hstack([self.bag.encode(inputs, num_threads), self.transformer.encode(inputs, num_threads)])
 
     def save(self, folder: Path) -> None:
         """Writes both parts' files into the folder; no two have the same name."""

@@ -27,7 +27,7 @@ class PrecomputedEncoder:
 
     dim: int
 
-    def encode(self, inputs: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    def encode(self, inputs: npt.ArrayLike, num_threads: int | None = None) -> npt.NDArray[np.float32]:  # noqa: ARG002
         """The inputs themselves as float32 [N, D].
 
         Raises:

@@ -119,17 +119,21 @@ class TransformerEncoder:
         """D, the size of the embeddings."""
         return self.transformer.dim
 
-    def encode(self, inputs: Inputs) -> npt.NDArray[np.float32]:
+    def encode(self, inputs: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
         Where the CPU multiplies bfloat16 natively, the transformer computes in it.
+
+        Args:
+            inputs: N texts.
+            num_threads: CPU threads at most; by default torch's number, which this call lowers for its time.
 
         Raises:
             DataError: the inputs are an array, or not all strings.
         """
         texts = as_texts(inputs)
         result = np.empty((len(texts), self.dim), np.float32)
-        with _serving(self.transformer):
+        with _serving(self.transformer), _at_most(num_threads):
             for start in range(0, len(texts), _TEXTS_AT_ONCE):
                 tokens = tokenize(self.tokenizer, texts[start : start + _TEXTS_AT_ONCE], self.max_tokens)
                 embeddings = self.transformer.embed(tokens, np.arange(len(tokens.lengths)))
@@ -196,6 +200,17 @@ def _serving(transformer: TextTransformer) -> Iterator[None]:
             yield
     finally:
         transformer.train(training)
+
+
+@contextmanager
+def _at_most(num_threads: int | None) -> Iterator[None]:
+    """Lowers torch's number of threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, num_threads or before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -122,6 +122,9 @@ def _completed(
     data: TrainingSet, config: Config | None, clusters: Mapping[str, str] | None
 ) -> tuple[TrainingSet, Config, Clusters | None]:
     """The labels that occur, the settings that follow from their number, and their given clusters."""
+    if not isinstance(data, TrainingSet) or not isinstance(config, Config | None):
+        kinds = f"{type(data).__name__} and {type(config).__name__}"
+        raise TypeError(f"training takes a TrainingSet and a Config, got {kinds}")
     data, config, given = data.without_unused_labels(), config or Config(), None
     num_labels = len(data.label_names)
     if clusters is not None:

@@ -42,6 +42,8 @@ class Selection:
         Raises:
             ConfigError: the metric is unknown, the stop needs dev data, or the dev inputs are of another kind.
         """
+        if not isinstance(dev, TrainingSet | None):
+            raise TypeError(f"dev must be a TrainingSet, got {type(dev).__name__}")
         if not _METRIC.fullmatch(config.dev_metric):
             known = "P@k, nDCG@k, R@k, PSP@k or PSnDCG@k"
             raise ConfigError(f"dev_metric must be {known} with k from 1 on, got {config.dev_metric!r}")
