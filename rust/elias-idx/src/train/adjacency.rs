@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::label_step::{AdjacencyRows, Logits};
+use super::inputs::{AdjacencyRows, Logits};
 use super::rows::{Mode, RowGradients, TableRows};
 use super::{check, checked_id};
 use crate::error::Result;

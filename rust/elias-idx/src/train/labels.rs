@@ -1,6 +1,6 @@
 //! The one visit of each touched label's row: logits, losses, gradients, update.
 
-use super::label_step::Settings;
+use super::inputs::Settings;
 use super::pairs::{ByRow, Group, entries_of};
 use super::rows::{Mode, RowGradients, SharedRows, TableRows};
 use super::shortlist::{Pair, Paths};

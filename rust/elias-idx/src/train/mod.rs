@@ -12,6 +12,7 @@
 
 mod adjacency;
 mod bag;
+mod inputs;
 mod label_step;
 mod labels;
 mod pairs;
@@ -19,9 +20,8 @@ mod rows;
 mod shortlist;
 
 pub use bag::{Bags, bag_gradient, bag_product};
-pub use label_step::{
-    AdjacencyRows, LabelStep, Logits, Loss, Positives, Queries, Settings, StepResult,
-};
+pub use inputs::{AdjacencyRows, Logits, Positives, Queries, Settings};
+pub use label_step::{LabelStep, Loss, StepResult};
 pub use rows::{Adam, Bias, Mode, RowGradients, Table, Weights, apply_gradients};
 
 use crate::error::{ArgumentError, Result};

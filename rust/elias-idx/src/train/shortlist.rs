@@ -2,7 +2,7 @@
 //! step, and those of its labels that the beam reaches.
 
 use super::adjacency::{NONE, Reached};
-use super::label_step::{AdjacencyRows, Positives};
+use super::inputs::{AdjacencyRows, Positives};
 use super::{check, checked_id, entries};
 use crate::error::Result;
 use crate::kernels::Kernels;
