@@ -224,8 +224,12 @@ fn long_dense_rows_whose_labels_fill_fewer_parts_than_there_are() {
 
 #[test]
 fn the_hook_stops_it_and_sees_progress() {
-    let texts = Rows::one_text_a_label(100_000);
-    let dense = vec![1.0; 100_000 * 32];
+    // Enough work that the hook, which is asked now and then, is asked on any machine. Random rows, since the
+    // splits of equal ones end at once.
+    let (num_labels, dim) = (400_000, 32);
+    let texts = Rows::one_text_a_label(num_labels);
+    let mut next = noise(3);
+    let dense: Vec<f32> = (0..num_labels * dim).map(|_| next()).collect();
     let features = LabelFeatures { texts: texts.view(), sparse: None, dense: Some(&dense) };
     let progress = ClusterProgress::default();
     let stopped = cluster_labels(&features, options(1024), &progress, &mut || true);
