@@ -155,10 +155,11 @@ class Checkpoints:
             labels: the texts' labels, CSR [N, L].
             config: the settings.
         """
-        stored = self._tensors(position, "network.")
-        lengths, adjacency_labels = stored["adjacency.lengths"].tolist(), stored["adjacency.labels"].numpy()
+        # Not all of the network, which `restore` reads: label classifiers may be most of the memory.
+        stored = self._tensors(position, "network.adjacency.")
+        lengths, adjacency_labels = stored["lengths"].tolist(), stored["labels"].numpy()
         rows = [row[:length] for row, length in zip(adjacency_labels, lengths, strict=True)]
-        logits = stored.get("adjacency.logits.weight")
+        logits = stored.get("logits.weight")
         logit_rows = None
         if logits is not None:
             logit_rows = [row[:length] for row, length in zip(logits.numpy(), lengths, strict=True)]
