@@ -39,6 +39,7 @@ mod cluster;
 mod error;
 mod filter;
 pub mod format;
+mod fusion;
 mod index;
 mod kernels;
 mod label_names;
@@ -50,20 +51,23 @@ mod query_codes;
 mod scramble;
 mod screen;
 mod search;
+mod sparse;
 mod storage;
 mod threads;
 pub mod train;
 
 pub use build::{IndexParts, IndexWriter};
-pub use cluster::{ClusterOptions, ClusterProgress, LabelFeatures, SparseRows, cluster_labels};
+pub use cluster::{ClusterOptions, ClusterProgress, LabelFeatures, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
+pub use fusion::neighbours::nearest_texts;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
 pub use label_rows::{Dtype, LabelWeights};
 pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
+pub use sparse::SparseRows;
 
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
 /// environment variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.

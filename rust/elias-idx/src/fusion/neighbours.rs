@@ -1,0 +1,361 @@
+//! The training texts that are nearest to a query, and what they vote for.
+//!
+//! Texts and queries are sparse vectors of unit length, so that a product of two is their cosine. The texts lie
+//! inverted: each feature has the list of the texts that have it. A query adds up the lists of its features, and
+//! keeps the texts with the largest sums. Features of very many texts say little and would cost the most: their lists may
+//! be left out when the texts are inverted ([`invert`]).
+//!
+//! N texts, F features, L labels.
+
+use std::iter;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{ArgumentError, Result};
+use crate::matrix::MAX_IDS;
+use crate::search::top_k::{TopK, unkey};
+use crate::sparse::SparseRows;
+use crate::storage::zeros;
+use crate::threads::{self, Loops};
+
+/// Queries that a thread takes at once.
+const BLOCK_QUERIES: usize = 32;
+
+/// The texts of each feature, by number, and their values.
+#[derive(Clone, Copy)]
+pub(crate) struct Postings<'a> {
+    /// Where each feature's list starts and ends, \[F + 1\].
+    pub(crate) offsets: &'a [u64],
+    /// \[nnz\], ascending within a list and below `num_texts`.
+    pub(crate) texts: &'a [u32],
+    /// \[nnz\], finite.
+    pub(crate) values: &'a [f32],
+    /// N.
+    pub(crate) num_texts: usize,
+}
+
+/// Own memory of [`Postings`].
+pub(crate) struct Inverted {
+    pub(crate) offsets: Vec<u64>,
+    pub(crate) texts: Vec<u32>,
+    pub(crate) values: Vec<f32>,
+    num_texts: usize,
+}
+
+/// The labels of each text.
+#[derive(Clone, Copy)]
+pub(crate) struct TextLabels<'a> {
+    /// \[N + 1\].
+    pub(crate) offsets: &'a [u64],
+    /// Below L.
+    pub(crate) labels: &'a [u32],
+}
+
+/// A text near a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Neighbour {
+    pub(crate) text: u32,
+    /// Above 0.
+    pub(crate) cosine: f32,
+}
+
+/// What the neighbours that have a label say of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Vote {
+    pub(crate) label: u32,
+    /// Σ cosine³.
+    pub(crate) votes: f32,
+    /// The largest cosine.
+    pub(crate) nearest: f32,
+}
+
+/// The memory of searches, kept between them.
+#[derive(Default)]
+pub(crate) struct NeighbourSearch {
+    /// By text; all zeros between two searches.
+    cosines: Vec<f32>,
+    top: TopK,
+    nearest: Vec<Neighbour>,
+    votes: Vec<Vote>,
+}
+
+/// Inverts texts \[N, F\], without the features of more than `max_texts` of them.
+///
+/// # Errors
+/// Too many texts; no memory.
+pub(crate) fn invert(texts: &SparseRows<'_>, max_texts: usize) -> Result<Inverted> {
+    let num_texts = texts.len();
+    if num_texts > MAX_IDS {
+        return Err(ArgumentError::TooMany { name: "texts", received: num_texts }.into());
+    }
+    let what = "the texts by feature";
+    let mut offsets: Vec<u64> = zeros(what, texts.num_columns + 1)?;
+    for &column in texts.columns {
+        offsets[column as usize + 1] += 1;
+    }
+    let mut sum = 0;
+    for length in &mut offsets[1..] {
+        *length = if *length > max_texts as u64 { 0 } else { *length };
+        sum += *length;
+        *length = sum;
+    }
+    let mut ends = offsets.clone();
+    let mut inverted = Inverted {
+        offsets,
+        texts: zeros(what, sum as usize)?,
+        values: zeros(what, sum as usize)?,
+        num_texts,
+    };
+    for text in 0..num_texts {
+        for (column, value) in texts.row(text) {
+            if inverted.offsets[column] < inverted.offsets[column + 1] {
+                let place = ends[column] as usize;
+                inverted.texts[place] = text as u32;
+                inverted.values[place] = value;
+                ends[column] += 1;
+            }
+        }
+    }
+    Ok(inverted)
+}
+
+impl Inverted {
+    pub(crate) fn view(&self) -> Postings<'_> {
+        Postings {
+            offsets: &self.offsets,
+            texts: &self.texts,
+            values: &self.values,
+            num_texts: self.num_texts,
+        }
+    }
+}
+
+impl Postings<'_> {
+    /// The texts that have a feature, and their values.
+    fn list(&self, feature: usize) -> impl Iterator<Item = (u32, f32)> {
+        let range = self.offsets[feature] as usize..self.offsets[feature + 1] as usize;
+        self.texts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
+    }
+}
+
+impl NeighbourSearch {
+    /// The `count` texts with the largest cosines above 0, the largest first, of equal ones the smaller text first.
+    /// A query is its features, below F, and their values.
+    pub(crate) fn nearest(
+        &mut self,
+        postings: Postings<'_>,
+        query: impl Iterator<Item = (usize, f32)>,
+        count: usize,
+    ) -> &[Neighbour] {
+        self.cosines.resize(postings.num_texts, 0.0);
+        for (feature, value) in query {
+            for (text, of_text) in postings.list(feature) {
+                self.cosines[text as usize] += value * of_text;
+            }
+        }
+        self.top.reset(count);
+        // Keys are of scores that aren't negative.
+        self.cosines.iter_mut().for_each(|cosine| *cosine = cosine.max(0.0));
+        self.top.push_all(&self.cosines);
+        self.cosines.fill(0.0);
+        let found = self.top.finish().iter().map(|&key| unkey(key));
+        self.nearest.clear();
+        self.nearest.extend(
+            found
+                .map(|(text, cosine)| Neighbour { text, cosine })
+                .take_while(|near| near.cosine > 0.0),
+        );
+        &self.nearest
+    }
+
+    /// What the texts that [`nearest`](Self::nearest) found last vote for, by label.
+    pub(crate) fn votes(&mut self, labels: TextLabels<'_>) -> &[Vote] {
+        self.votes.clear();
+        for &Neighbour { text, cosine } in &self.nearest {
+            let own =
+                labels.offsets[text as usize] as usize..labels.offsets[text as usize + 1] as usize;
+            let vote = |&label| Vote { label, votes: cosine.powi(3), nearest: cosine };
+            self.votes.extend(labels.labels[own].iter().map(vote));
+        }
+        // Stable: a label's nearest text stays the first, and its votes are added from the largest on.
+        self.votes.sort_by_key(|vote| vote.label);
+        self.votes.dedup_by(|next, vote| {
+            let same = next.label == vote.label;
+            vote.votes += if same { next.votes } else { 0.0 };
+            same
+        });
+        &self.votes
+    }
+}
+
+/// The `count` ≥ 1 nearest of `texts` \[N, F\] for each of `queries` \[Q, F\], without the features of more than `max_texts` of
+/// the texts: texts and cosines \[Q, `count`\], the largest first; −1 and 0 where a query has fewer texts with a cosine
+/// above 0.
+///
+/// # Errors
+/// Matrices that are no CSR of F columns; an interruption by the hook.
+pub fn nearest_texts(
+    texts: &SparseRows<'_>,
+    queries: &SparseRows<'_>,
+    count: usize,
+    max_texts: usize,
+    num_threads: usize,
+    hook: &mut dyn FnMut() -> bool,
+) -> Result<(Vec<i64>, Vec<f32>)> {
+    texts.check("texts")?;
+    queries.check("queries")?;
+    if queries.num_columns != texts.num_columns {
+        let (name, expected) = ("a row of queries", texts.num_columns);
+        return Err(
+            ArgumentError::WrongLength { name, expected, received: queries.num_columns }.into()
+        );
+    }
+    if count == 0 {
+        return Err(ArgumentError::Zero { name: "count" }.into());
+    }
+    let inverted = invert(texts, max_texts)?;
+    let mut found: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len()];
+    let idle: Mutex<Vec<NeighbourSearch>> = Mutex::default();
+    threads::lead(num_threads, hook, |team| {
+        team.for_each_part(&mut found, BLOCK_QUERIES, &|block, found| {
+            let mut search = lock(&idle).pop().unwrap_or_default();
+            for (query, found) in (block * BLOCK_QUERIES..).zip(found) {
+                found.extend_from_slice(search.nearest(inverted.view(), queries.row(query), count));
+            }
+            lock(&idle).push(search);
+        })
+    })?;
+    let none = (-1, 0.0);
+    let padded = found.iter().flat_map(|found| {
+        let found = found.iter().map(|near| (i64::from(near.text), near.cosine));
+        found.chain(iter::repeat(none)).take(count)
+    });
+    Ok(padded.unzip())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// CSR arrays of a small matrix; zeros aren't stored.
+    struct Rows(Vec<i64>, Vec<i32>, Vec<f32>, usize);
+
+    impl Rows {
+        fn new(rows: &[Vec<f32>], num_columns: usize) -> Self {
+            let mut own = Self(vec![0], vec![], vec![], num_columns);
+            for row in rows {
+                for (column, &value) in (0..).zip(row).filter(|(_, value)| **value != 0.0) {
+                    own.1.push(column);
+                    own.2.push(value);
+                }
+                own.0.push(own.1.len() as i64);
+            }
+            own
+        }
+
+        fn view(&self) -> SparseRows<'_> {
+            SparseRows { offsets: &self.0, columns: &self.1, values: &self.2, num_columns: self.3 }
+        }
+    }
+
+    const FEATURES: usize = 6;
+
+    /// Values whose products are exact, so that equal sums are equal in any order.
+    fn matrix(max_rows: usize) -> impl Strategy<Value = Vec<Vec<f32>>> {
+        let value = (-2..5_i32).prop_map(|value| value.max(-1) as f32 / 4.0);
+        prop::collection::vec(prop::collection::vec(value, FEATURES), 0..max_rows)
+    }
+
+    /// All cosines above 0, best first.
+    fn by_sorting(texts: &[Vec<f32>], query: &[f32], features: &[bool]) -> Vec<(i64, f32)> {
+        let product = |text: &Vec<f32>| -> f32 {
+            (0..FEATURES).filter(|&f| features[f]).map(|f| text[f] * query[f]).sum()
+        };
+        let mut all: Vec<(i64, f32)> = (0..).zip(texts.iter().map(product)).collect();
+        all.retain(|pair| pair.1 > 0.0);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn neighbours_are_those_of_sorting_all_cosines(
+            texts in matrix(40), queries in matrix(80), count in 1..50_usize, max_texts in 0..40_usize,
+            num_threads in 1..3_usize,
+        ) {
+            let few = |f: usize| texts.iter().filter(|text| text[f] != 0.0).count() <= max_texts;
+            let features: Vec<bool> = (0..FEATURES).map(few).collect();
+            let (rows, queries_rows) = (Rows::new(&texts, FEATURES), Rows::new(&queries, FEATURES));
+            let (found, cosines) = nearest_texts(
+                &rows.view(), &queries_rows.view(), count, max_texts, num_threads, &mut || false,
+            ).unwrap();
+            prop_assert_eq!(found.len(), queries.len() * count);
+            for (query, found) in queries.iter().zip(found.chunks(count).zip(cosines.chunks(count))) {
+                let mut expected = by_sorting(&texts, query, &features);
+                expected.resize(count.max(expected.len()), (-1, 0.0));
+                let found: Vec<(i64, f32)> = found.0.iter().copied().zip(found.1.iter().copied()).collect();
+                prop_assert_eq!(found, &expected[..count]);
+            }
+        }
+
+        #[test]
+        fn votes_add_up_cubes(
+            texts in matrix(30), query in prop::collection::vec(0.0..1.0_f32, FEATURES),
+            labels in prop::collection::vec(prop::collection::btree_set(0..8_u32, 0..4), 30),
+        ) {
+            let rows = Rows::new(&texts, FEATURES);
+            let inverted = invert(&rows.view(), usize::MAX).unwrap();
+            let mut search = NeighbourSearch::default();
+            let near = search.nearest(inverted.view(), (0..).zip(query), 10).to_vec();
+            let mut offsets = vec![0_u64];
+            labels.iter().for_each(|own| offsets.push(offsets[offsets.len() - 1] + own.len() as u64));
+            let flat: Vec<u32> = labels.iter().flatten().copied().collect();
+            let votes = search.votes(TextLabels { offsets: &offsets, labels: &flat });
+            for label in 0..8 {
+                let cosines: Vec<f32> = near.iter()
+                    .filter(|near| labels[near.text as usize].contains(&label))
+                    .map(|near| near.cosine).collect();
+                let found: Vec<&Vote> = votes.iter().filter(|vote| vote.label == label).collect();
+                prop_assert_eq!(found.len(), usize::from(!cosines.is_empty()));
+                for vote in found {
+                    let sum: f32 = cosines.iter().map(|cosine| cosine.powi(3)).sum();
+                    prop_assert!((vote.votes - sum).abs() <= 1e-5 * sum);
+                    prop_assert_eq!(vote.nearest, cosines.iter().copied().fold(0.0, f32::max));
+                }
+            }
+            prop_assert!(votes.is_sorted_by_key(|vote| vote.label));
+        }
+    }
+
+    #[test]
+    fn searches_leave_nothing_behind() {
+        let (many, few) = (Rows::new(&vec![vec![1.0; 2]; 300], 2), Rows::new(&[vec![0.0, 1.0]], 2));
+        let mut search = NeighbourSearch::default();
+        let inverted = invert(&many.view(), usize::MAX).unwrap();
+        assert_eq!(search.nearest(inverted.view(), [(0, 1.0)].into_iter(), 7).len(), 7);
+        let inverted = invert(&few.view(), usize::MAX).unwrap();
+        let expected = [Neighbour { text: 0, cosine: 0.5 }];
+        assert_eq!(search.nearest(inverted.view(), [(1, 0.5)].into_iter(), 7), expected);
+        assert!(search.nearest(inverted.view(), [(0, 1.0)].into_iter(), 7).is_empty());
+    }
+
+    #[test]
+    fn broken_matrices_are_refused() {
+        let good = Rows::new(&[vec![1.0, 0.0]], 2);
+        let wider = Rows::new(&[vec![1.0, 0.0]], 3);
+        let broken = Rows(vec![0, 1], vec![2], vec![1.0], 2);
+        let error = |texts: &Rows, queries: &Rows, count| {
+            let result = nearest_texts(&texts.view(), &queries.view(), count, 9, 1, &mut || false);
+            result.unwrap_err().to_string()
+        };
+        assert_eq!(error(&broken, &good, 1), "texts: a column index is out of range");
+        assert_eq!(error(&good, &broken, 1), "queries: a column index is out of range");
+        assert_eq!(error(&good, &wider, 1), "a row of queries must have 2 values, got 3");
+        assert_eq!(error(&good, &good, 0), "count must be at least 1, got 0");
+    }
+}
