@@ -20,7 +20,9 @@ __all__ = [
     "bag_product",
     "cluster_labels",
     "instruction_set",
+    "nearest_texts",
     "replace_folder",
+    "train_ranker",
 ]
 
 _F32: TypeAlias = npt.NDArray[np.float32]
@@ -189,6 +191,22 @@ def cluster_labels(
     num_threads: int | None,
     report: Callable[[float], object],
 ) -> _U32: ...
+def nearest_texts(
+    texts: _Csr, queries: _Csr, count: int, max_texts: int, num_threads: int | None
+) -> tuple[_I64, _F32]: ...
+def train_ranker(
+    features: _Csr,
+    labels: _Csr,
+    shortlists: _I64,
+    positive_cost: float,
+    negative_cost: float,
+    tolerance: float,
+    max_passes: int,
+    weights_per_label: int,
+    seed: int,
+    num_threads: int | None,
+    report: Callable[[float], object],
+) -> tuple[_I64, _I32, _F32, _F32]: ...
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
 def instruction_set() -> str: ...
 

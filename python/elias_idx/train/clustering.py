@@ -12,10 +12,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from tqdm import tqdm
 
 from elias_idx import _core
 from elias_idx.errors import ConfigError
+from elias_idx.train.core import core_csr, share_bar
 
 # Sparse features that a label's centroid keeps, the largest ones. Those of many texts have thousands, nearly all tiny:
 # without these, clusters are better (docs/experiments.md), and much faster to find.
@@ -94,14 +94,10 @@ def cluster_labels(
         The label ids of each cluster, ascending: a partition of 0 to L−1 into C parts, whose sizes differ by
         at most one when C is a power of two.
     """
-    with tqdm(total=1.0, desc="clustering", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as progress:
-
-        def report(share: float) -> None:
-            progress.update(share - progress.n)
-
+    with share_bar("clustering") as report:
         cluster_of = _core.cluster_labels(
-            texts=_csr(sp.csr_matrix(labels.T)),
-            sparse=None if features.sparse is None else _csr(features.sparse),
+            texts=core_csr(sp.csr_matrix(labels.T)),
+            sparse=None if features.sparse is None else core_csr(features.sparse),
             dense=None if features.dense is None else np.ascontiguousarray(features.dense, np.float32),
             num_clusters=num_clusters,
             max_entries=MAX_CENTROID_ENTRIES,
@@ -109,7 +105,6 @@ def cluster_labels(
             num_threads=num_threads,
             report=report,
         )
-        report(1.0)
     return members(cluster_of, num_clusters)
 
 
@@ -122,15 +117,3 @@ def members(cluster_of: npt.NDArray[np.integer], num_clusters: int) -> Clusters:
     """
     by_cluster = np.argsort(cluster_of, kind="stable")
     return np.split(by_cluster, np.bincount(cluster_of, minlength=num_clusters).cumsum()[:-1])
-
-
-def _csr(
-    matrix: sp.csr_matrix,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32], int]:
-    """Its arrays as the core takes them; nothing is copied that has the dtype already."""
-    return (
-        matrix.indptr.astype(np.int64, copy=False),
-        matrix.indices.astype(np.int32, copy=False),
-        matrix.data.astype(np.float32, copy=False),
-        matrix.shape[1],
-    )

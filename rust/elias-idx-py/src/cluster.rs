@@ -1,14 +1,11 @@
 //! `elias_idx._core.cluster_labels`.
 
-use elias_idx::{ClusterOptions, ClusterProgress, LabelFeatures, SparseRows};
-use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2};
+use elias_idx::{ClusterOptions, LabelFeatures};
+use numpy::{PyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use crate::interruptible;
-
-/// A CSR matrix: indptr, indices, data, number of columns.
-type Csr<'py> =
-    (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i32>, PyReadonlyArray1<'py, f32>, usize);
+use crate::reporting;
+use crate::sparse::{Csr, rows};
 
 /// The cluster of each label, [L]; see `elias_idx::cluster_labels`. `report` gets the share that is done, from
 /// 0 to 1, now and then.
@@ -35,26 +32,8 @@ pub(crate) fn cluster_labels<'py>(
         },
     };
     let options = ClusterOptions { num_clusters, max_entries, seed, num_threads };
-    let progress = ClusterProgress::default();
-    let mut failure = None;
-    let clusters = interruptible(py, |stop| {
-        elias_idx::cluster_labels(&features, options, &progress, &mut || {
-            failure = Python::attach(|py| report.call1(py, (progress.share(),)).err());
-            failure.is_some() || stop()
-        })
-    });
-    match failure {
-        Some(failure) => Err(failure),
-        None => clusters.map(|clusters| PyArray1::from_vec(py, clusters)),
-    }
-}
-
-fn rows<'a>(csr: &'a Csr<'_>) -> PyResult<SparseRows<'a>> {
-    let (indptr, indices, data, num_columns) = csr;
-    Ok(SparseRows {
-        offsets: indptr.as_slice()?,
-        columns: indices.as_slice()?,
-        values: data.as_slice()?,
-        num_columns: *num_columns,
-    })
+    let clusters = reporting(py, report, |progress, stop| {
+        elias_idx::cluster_labels(&features, options, progress, stop)
+    })?;
+    Ok(PyArray1::from_vec(py, clusters))
 }

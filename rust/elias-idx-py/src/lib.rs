@@ -7,6 +7,8 @@ mod cluster;
 mod errors;
 mod explain;
 mod filter;
+mod ranker;
+mod sparse;
 mod train;
 mod views;
 mod writer;
@@ -14,7 +16,9 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use elias_idx::{Dtype, HitsMut, LabelNames, LabelWeights, Loading, SearchOptions, Source};
+use elias_idx::{
+    Dtype, HitsMut, LabelNames, LabelWeights, Loading, Progress, SearchOptions, Source,
+};
 use numpy::{
     PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2,
     PyUntypedArrayMethods,
@@ -421,6 +425,24 @@ fn interruptible<T: Send>(
     }
 }
 
+/// Runs work as [`interruptible`] does, and calls `report` now and then with the share that is done; what it raises
+/// ends the work too.
+fn reporting<T: Send>(
+    py: Python<'_>,
+    report: Py<PyAny>,
+    work: impl FnOnce(&Progress, &mut dyn FnMut() -> bool) -> elias_idx::Result<T> + Send,
+) -> PyResult<T> {
+    let progress = Progress::default();
+    let mut failure = None;
+    let result = interruptible(py, |stop| {
+        work(&progress, &mut || {
+            failure = Python::attach(|py| report.call1(py, (progress.share(),)).err());
+            failure.is_some() || stop()
+        })
+    });
+    failure.map_or(result, Err)
+}
+
 fn parse_dtype(name: &str) -> PyResult<Dtype> {
     name.parse().map_err(|error: elias_idx::ArgumentError| raise(error.into()))
 }
@@ -479,6 +501,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train::bag_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(train::apply_gradients, module)?)?;
     module.add_function(wrap_pyfunction!(cluster::cluster_labels, module)?)?;
+    module.add_function(wrap_pyfunction!(sparse::nearest_texts, module)?)?;
+    module.add_function(wrap_pyfunction!(ranker::train_ranker, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)
 }

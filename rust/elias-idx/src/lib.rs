@@ -46,6 +46,7 @@ mod label_names;
 mod label_rows;
 mod matrix;
 mod panels;
+mod progress;
 mod quantize;
 mod query_codes;
 mod scramble;
@@ -57,7 +58,7 @@ mod threads;
 pub mod train;
 
 pub use build::{IndexParts, IndexWriter};
-pub use cluster::{ClusterOptions, ClusterProgress, LabelFeatures, cluster_labels};
+pub use cluster::{ClusterOptions, LabelFeatures, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
@@ -66,6 +67,7 @@ pub use fusion::neighbours::nearest_texts;
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
 pub use label_rows::{Dtype, LabelWeights};
+pub use progress::Progress;
 pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
 pub use sparse::SparseRows;
 

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use half::bf16;
 
-use super::{ClusterProgress, LabelFeatures};
+use super::{LabelFeatures, Progress};
 use crate::error::Result;
 use crate::threads::{self, Hook, Loops};
 
@@ -53,7 +53,7 @@ impl Centroids {
         features: &LabelFeatures<'_>,
         max_entries: usize,
         num_threads: usize,
-        progress: &ClusterProgress,
+        progress: &Progress,
         hook: Hook<'_>,
     ) -> Result<Self> {
         let num_labels = features.texts.len();

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::centroids::Centroids;
-use super::{ClusterOptions, ClusterProgress};
+use super::{ClusterOptions, Progress};
 use crate::error::Result;
 use crate::scramble::scramble;
 use crate::threads::{self, Hook, Loops, Pulse};
@@ -92,7 +92,7 @@ pub(super) fn cluster(
     centroids: &Centroids,
     options: ClusterOptions,
     num_threads: usize,
-    progress: &ClusterProgress,
+    progress: &Progress,
     hook: Hook<'_>,
 ) -> Result<Vec<u32>> {
     let mut labels: Vec<u32> = (0..centroids.len() as u32).collect();
@@ -107,7 +107,7 @@ pub(super) fn cluster(
 struct Splitter<'a> {
     centroids: &'a Centroids,
     seed: u64,
-    progress: &'a ClusterProgress,
+    progress: &'a Progress,
 }
 
 impl Splitter<'_> {

@@ -10,10 +10,9 @@
 mod centroids;
 mod hierarchy;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::error::{ArgumentError, Result};
 use crate::matrix::MAX_IDS;
+use crate::progress::Progress;
 use crate::sparse::{SparseRows, all_finite};
 use crate::threads;
 use centroids::Centroids;
@@ -42,26 +41,6 @@ pub struct ClusterOptions {
     pub num_threads: Option<usize>,
 }
 
-/// How far a clustering has come, to be looked at from the hook.
-#[derive(Debug, Default)]
-pub struct ClusterProgress {
-    done: AtomicUsize,
-    total: AtomicUsize,
-}
-
-impl ClusterProgress {
-    /// The share of the work that is done, from 0 to 1.
-    #[must_use]
-    pub fn share(&self) -> f64 {
-        let total = self.total.load(Ordering::Relaxed).max(1);
-        self.done.load(Ordering::Relaxed) as f64 / total as f64
-    }
-
-    fn add(&self, amount: usize) {
-        self.done.fetch_add(amount, Ordering::Relaxed);
-    }
-}
-
 /// The cluster of each label, \[L\]: a partition into C parts, whose sizes differ by at most one where C is a
 /// power of two. Clusters that lie near each other in the hierarchy have near numbers.
 ///
@@ -73,7 +52,7 @@ impl ClusterProgress {
 pub fn cluster_labels(
     features: &LabelFeatures<'_>,
     options: ClusterOptions,
-    progress: &ClusterProgress,
+    progress: &Progress,
     hook: &mut dyn FnMut() -> bool,
 ) -> Result<Vec<u32>> {
     features.check()?;
@@ -87,7 +66,7 @@ pub fn cluster_labels(
     }
     let num_threads = threads::available().min(options.num_threads.unwrap_or(usize::MAX));
     let splits = hierarchy::total_rows(num_labels, options.num_clusters);
-    progress.total.store(centroids::WORK_PER_LABEL * num_labels + splits, Ordering::Relaxed);
+    progress.start(centroids::WORK_PER_LABEL * num_labels + splits);
     let centroids = Centroids::new(features, options.max_entries, num_threads, progress, hook)?;
     hierarchy::cluster(&centroids, options, num_threads, progress, hook)
 }

@@ -50,7 +50,7 @@ fn options(num_clusters: usize) -> ClusterOptions {
 }
 
 fn cluster(features: &LabelFeatures<'_>, options: ClusterOptions) -> Result<Vec<u32>> {
-    cluster_labels(features, options, &ClusterProgress::default(), &mut || false)
+    cluster_labels(features, options, &Progress::default(), &mut || false)
 }
 
 fn sizes(clusters: &[u32], num_clusters: usize) -> Vec<usize> {
@@ -185,8 +185,7 @@ fn of_a_long_centroid_the_largest_entries_stay_in_unit_length() {
     let row = (0..200).map(|column| (column, if column % 2 == 0 { 1.0 } else { -2.0 })).collect();
     let (texts, sparse) = (Rows::one_text_a_label(1), Rows::new(&[row], 200));
     let features = LabelFeatures { texts: texts.view(), sparse: Some(sparse.view()), dense: None };
-    let centroids =
-        Centroids::new(&features, 32, 1, &ClusterProgress::default(), &mut || false).unwrap();
+    let centroids = Centroids::new(&features, 32, 1, &Progress::default(), &mut || false).unwrap();
     let kept = centroids.sparse(0);
     assert!(kept.iter().all(|entry| entry.column % 2 == 1 && entry.value < 0.0));
     // Of equal ones those of the smallest columns.
@@ -231,12 +230,12 @@ fn the_hook_stops_it_and_sees_progress() {
     let mut next = noise(3);
     let dense: Vec<f32> = (0..num_labels * dim).map(|_| next()).collect();
     let features = LabelFeatures { texts: texts.view(), sparse: None, dense: Some(&dense) };
-    let progress = ClusterProgress::default();
+    let progress = Progress::default();
     let stopped = cluster_labels(&features, options(1024), &progress, &mut || true);
     assert!(matches!(stopped, Err(Error::Interrupted)), "{stopped:?}");
     assert!(progress.share() < 1.0);
 
-    let finished = ClusterProgress::default();
+    let finished = Progress::default();
     cluster_labels(&features, options(2), &finished, &mut || false).unwrap();
     assert_eq!(finished.share(), 1.0);
 }

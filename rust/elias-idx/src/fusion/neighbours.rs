@@ -198,7 +198,7 @@ pub fn nearest_texts(
     queries: &SparseRows<'_>,
     count: usize,
     max_texts: usize,
-    num_threads: usize,
+    num_threads: Option<usize>,
     hook: &mut dyn FnMut() -> bool,
 ) -> Result<(Vec<i64>, Vec<f32>)> {
     texts.check("texts")?;
@@ -215,6 +215,7 @@ pub fn nearest_texts(
     let inverted = invert(texts, max_texts)?;
     let mut found: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len()];
     let idle: Mutex<Vec<NeighbourSearch>> = Mutex::default();
+    let num_threads = threads::available().min(num_threads.unwrap_or(usize::MAX));
     threads::lead(num_threads, hook, |team| {
         team.for_each_part(&mut found, BLOCK_QUERIES, &|block, found| {
             let mut search = lock(&idle).pop().unwrap_or_default();
@@ -292,7 +293,7 @@ mod tests {
             let features: Vec<bool> = (0..FEATURES).map(few).collect();
             let (rows, queries_rows) = (Rows::new(&texts, FEATURES), Rows::new(&queries, FEATURES));
             let (found, cosines) = nearest_texts(
-                &rows.view(), &queries_rows.view(), count, max_texts, num_threads, &mut || false,
+                &rows.view(), &queries_rows.view(), count, max_texts, Some(num_threads), &mut || false,
             ).unwrap();
             prop_assert_eq!(found.len(), queries.len() * count);
             for (query, found) in queries.iter().zip(found.chunks(count).zip(cosines.chunks(count))) {
@@ -350,7 +351,8 @@ mod tests {
         let wider = Rows::new(&[vec![1.0, 0.0]], 3);
         let broken = Rows(vec![0, 1], vec![2], vec![1.0], 2);
         let error = |texts: &Rows, queries: &Rows, count| {
-            let result = nearest_texts(&texts.view(), &queries.view(), count, 9, 1, &mut || false);
+            let result =
+                nearest_texts(&texts.view(), &queries.view(), count, 9, None, &mut || false);
             result.unwrap_err().to_string()
         };
         assert_eq!(error(&broken, &good, 1), "texts: a column index is out of range");

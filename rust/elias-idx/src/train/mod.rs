@@ -16,12 +16,14 @@ mod inputs;
 mod label_step;
 mod labels;
 mod pairs;
+mod ranker;
 mod rows;
 mod shortlist;
 
 pub use bag::{Bags, bag_gradient, bag_product};
 pub use inputs::{AdjacencyRows, Logits, Positives, Queries, Settings};
 pub use label_step::{LabelStep, Loss, StepResult};
+pub use ranker::{Ranker, RankerData, RankerOptions, train_ranker};
 pub use rows::{Adam, Bias, Mode, RowGradients, Table, Weights, apply_gradients};
 
 use crate::error::{ArgumentError, Result};
