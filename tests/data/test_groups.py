@@ -56,7 +56,11 @@ def test_a_bag_of_words_has_no_fields_and_texts_are_no_groups(tmp_path):
 
 @pytest.mark.parametrize(
     ("groups", "message"),
-    [(["a"], "2 inputs, but groups for 1"), (["a", 1.5], "row 1: a group must be"), ([True, "a"], "row 0: a group must")],
+    [
+        (["a"], "2 inputs, but groups for 1"),
+        (["a", 1.5], "row 1: a group must be"),
+        ([True, "a"], "row 0: a group must"),
+    ],
 )
 def test_what_is_no_group_is_refused(groups, message):
     with pytest.raises(DataError, match=message):

@@ -6,7 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elias_idx.train import TrainingSet, hold_out as module
+from elias_idx.train import TrainingSet
+from elias_idx.train import hold_out as module
 from elias_idx.train.hold_out import hold_out
 from helpers_training import topic_features, topic_texts
 

@@ -94,9 +94,7 @@ Examples:
 @click.option("--dev", type=_DATA, help="rows to evaluate on after every epoch")
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
-@click.option(
-    "--group-field", help="a field of the rows: those where it is the same are held out together or not at all"
-)
+@click.option("--group-field", help="field of the rows: those where it is the same are held out together, if at all")
 @click.option("--clusters", type=_FILE, help='JSON lines of {"label": ..., "cluster": ...}: the initial clusters')
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")

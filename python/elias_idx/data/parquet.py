@@ -20,7 +20,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def read_parquet(files: list[Path], fields: Container[str], group_field: str | None = None) -> Contents:
-    """The files' texts, labels and groups, one file after the other; labels that are numbers are called by their digits.
+    """The files' texts, labels and groups, one file after the other; labels that are numbers are their digits.
 
     Raises:
         MissingExtraError: pyarrow is missing.
