@@ -12,7 +12,7 @@ from elias_idx.errors import DataError
 
 VALUES = ["anna", 7, None, "anna", None, 7]
 ROWS = [{"text": f"text {at}", "labels": ["x"], "patient": value} for at, value in enumerate(VALUES)]
-EXPECTED = [0, 1, 2, 0, 4, 1]
+EXPECTED = [0, 1, 2, 0, 3, 1]
 
 
 def write_raw_text(path):
@@ -32,7 +32,7 @@ def test_rows_of_the_same_value_are_a_group(tmp_path, name):
         columns = {"text": [row["text"] for row in ROWS], "labels": [["x"]] * len(ROWS), "patient": named}
         pq.write_table(pa.table(columns), path)
     data = read_training_set(path, group_field="patient")
-    assert np.unique(data.groups, return_inverse=True)[1].tolist() == [0, 1, 2, 0, 3, 1]
+    assert data.groups.tolist() == EXPECTED
     assert read_training_set(path).groups is None
     with pytest.raises(DataError, match="'doctor'"):
         read_training_set(path, group_field="doctor")
@@ -59,7 +59,7 @@ def test_a_bag_of_words_has_no_fields_and_texts_are_no_groups(tmp_path):
     [
         (["a"], "2 inputs, but groups for 1"),
         (["a", 1.5], "row 1: a group must be"),
-        ([True, "a"], "row 0: a group must"),
+        ([True, "a"], "row 0: a group"),
     ],
 )
 def test_what_is_no_group_is_refused(groups, message):
@@ -67,7 +67,7 @@ def test_what_is_no_group_is_refused(groups, message):
         TrainingSet(["one", "two"], [["x"], ["x"]], groups=groups)
 
 
-def test_labels_that_are_left_out_leave_the_groups(tmp_path):
+def test_labels_that_are_left_out_leave_the_groups():
     data = TrainingSet(["one", "two"], [["x"], ["y"]], groups=["a", "a"])
     assert data.without_unused_labels().groups.tolist() == [0, 0]
     assert data.subset(np.array([1])).without_unused_labels().groups.tolist() == [0]

@@ -64,9 +64,8 @@ def test_a_label_s_only_texts_stay_in_training():
     assert len(split.held_out) == 120
     assert (split.held_out % 2 == 0).all()
     # No text is left that could go.
-    assert (
-        hold_out(TrainingSet([f"text {number}" for number in range(600)], [[f"l{n}"] for n in range(600)]), 0) is None
-    )
+    of_their_own = [[f"own{number}"] for number in range(600)]
+    assert hold_out(TrainingSet([f"text {number}" for number in range(600)], of_their_own), seed=0) is None
 
 
 def test_texts_without_labels_stay_in_training():
