@@ -6,6 +6,7 @@ import scipy.sparse as sp
 from elias_idx.config import Config
 
 TINY = Config(
+    preset="fast",
     dim=16,
     num_clusters=8,
     labels_per_cluster=20,

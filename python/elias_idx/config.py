@@ -22,6 +22,7 @@ else:
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
+    "preset": ("fast", "full"),
     "encoder": ("bag", "transformer", "bag+transformer", "precomputed"),
     "pooling": ("mean", "cls", "pooler"),
     "precision": ("float32", "bfloat16"),
@@ -53,6 +54,8 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
 @dataclass(frozen=True)
 class Config:
     """Settings with the defaults that were chosen on held-out texts of ICD-10-CM (see docs/experiments.md)."""
+
+    preset: str = _setting("full", "fast (the dense model alone) or full (all that makes it better)")
 
     encoder: str = _setting(
         "bag", "bag (of n-grams), transformer, bag+transformer or precomputed (embeddings from a file)"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from elias_idx import Index
 from elias_idx.cli.commands import cli
 from elias_idx.errors import ConfigError, DataError
-from elias_idx.train import TrainingSet, pipeline, train_model
+from elias_idx.train import TrainingSet, dense, pipeline, train_model
 from elias_idx.train.given_clusters import clusters_of_labels, read_clusters
 from helpers_training import TINY, topic_texts
 
@@ -122,13 +122,13 @@ def test_labels_are_clustered_again_by_n_grams_and_embeddings(data, reclustered,
     train_model(data, tmp_path / "once", replace(RECLUSTERED, recluster_epochs=0))
     assert found_clusters(out) != found_clusters(tmp_path / "once")
 
-    kinds, cluster_labels = [], pipeline.cluster_labels
+    kinds, cluster_labels = [], dense.cluster_labels
 
     def spy(labels, features, *rest):
         kinds.append((features.sparse is not None, features.dense is not None))
         return cluster_labels(labels, features, *rest)
 
-    monkeypatch.setattr(pipeline, "cluster_labels", spy)
+    monkeypatch.setattr(dense, "cluster_labels", spy)
     train_model(data, tmp_path / "bag", RECLUSTERED)
     embeddings = np.random.default_rng(0).normal(size=(len(data), 8)).astype(np.float32)
     precomputed = TrainingSet(embeddings, data.labels, label_names=data.label_names)
@@ -152,7 +152,7 @@ def test_a_run_resumed_around_clustering_again_ends_like_an_undisturbed_one(
     else:
         # The second call of either is after the first stage.
         name = "cluster_labels" if moment == "clustering" else "start_stage1"
-        monkeypatch.setattr(pipeline, name, second_fails(getattr(pipeline, name)))
+        monkeypatch.setattr(dense, name, second_fails(getattr(dense, name)))
     with pytest.raises(Stopped):
         train_model(data, tmp_path / "model", RECLUSTERED, on_epoch=on_epoch)
     monkeypatch.undo()

@@ -141,7 +141,7 @@ def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, 
         patch.setattr(TrainingLog, "step", stop_at_step(0))
         with pytest.raises(Stopped):
             train_model(data, out, TINY)
-    monkeypatch.setattr("elias_idx.train.pipeline.cluster_labels", None)
+    monkeypatch.setattr("elias_idx.train.dense.cluster_labels", None)
     train_model(data, out, TINY, if_exists="resume")
     assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
 

@@ -9,7 +9,7 @@ import pytest
 from elias_idx import Index
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
-from elias_idx.train import Progress, pipeline, train_model
+from elias_idx.train import Progress, dense, train_model
 from elias_idx.train.selection import Selection
 from helpers_training import TINY, topic_texts
 
@@ -58,8 +58,8 @@ def test_each_stage_goes_on_from_its_best_epoch(data, dev, tmp_path, monkeypatch
         start.append(trainee.network.label_classifiers.weight.detach().clone().numpy())
         return approximate_adjacency(trainee, labels)
 
-    approximate_adjacency = pipeline.approximate_adjacency
-    monkeypatch.setattr(pipeline, "approximate_adjacency", remember)
+    approximate_adjacency = dense.approximate_adjacency
+    monkeypatch.setattr(dense, "approximate_adjacency", remember)
     epochs = Recorder()
     model = train_model(data, tmp_path / "model", TINY, dev=dev, on_epoch=epochs)
     assert np.array_equal(start[0], epochs.weights[1, 2])

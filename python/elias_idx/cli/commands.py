@@ -94,6 +94,7 @@ Examples:
 @click.option("--dev", type=_DATA, help="rows to evaluate on after every epoch")
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
+@click.option("--group-field", help="field of the rows: those where it is the same are held out together, if at all")
 @click.option("--clusters", type=_FILE, help='JSON lines of {"label": ..., "cluster": ...}: the initial clusters')
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
@@ -109,6 +110,7 @@ def train(
     dev: Path | None,
     embeddings: Path | None,
     dev_embeddings: Path | None,
+    group_field: str | None,
     clusters: Path | None,
     config_file: Path | None,
     tensorboard: Path | None,
@@ -135,11 +137,13 @@ def train(
         raise click.UsageError("--dev-embeddings are the embeddings of the rows of --dev: give both")
     if dev and (embeddings is None) != (dev_embeddings is None):
         raise click.UsageError("--embeddings and --dev-embeddings go together")
+    if group_field and dev:
+        raise click.UsageError("--group-field is for texts that are held out, but with --dev there are none: drop it")
     given = {name: value for name, value in settings.items() if value is not None}
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
     if (config.encoder == "precomputed") != (embeddings is not None):
         raise click.UsageError("--embeddings and --encoder precomputed go together")
-    data = read_training_set(train_data, embeddings=embeddings)
+    data = read_training_set(train_data, embeddings=embeddings, group_field=group_field)
     dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
     cluster_names = read_clusters(clusters) if clusters else None
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from elias_idx.data.groups import Group
 from elias_idx.errors import DataError
 
 # Texts, embeddings [N, D], or sparse features [N, F].
@@ -22,18 +23,27 @@ class Contents(NamedTuple):
         inputs: N texts, or features [N, F]; None if only labels were asked for.
         labels: relevances in (0, 1], float32 CSR [N, L]; None if only inputs were asked for.
         label_names: the L labels' names; empty without labels.
+        groups: what the rows' groups are called by; empty without groups.
     """
 
     inputs: Inputs | None
     labels: sp.csr_matrix | None
     label_names: Sequence[str]
+    groups: Sequence[Group] = ()
 
     @classmethod
-    def of(cls, fields: Container[str], inputs: Inputs, labels: sp.csr_matrix, names: Sequence[str]) -> Contents:
+    def of(
+        cls,
+        fields: Container[str],
+        inputs: Inputs,
+        labels: sp.csr_matrix,
+        names: Sequence[str],
+        groups: Sequence[Group] = (),
+    ) -> Contents:
         """Those of the parts that `fields` names: "text" and "labels"."""
         if "labels" not in fields:
             return cls(inputs, None, [])
-        return cls(inputs if "text" in fields else None, labels, names)
+        return cls(inputs if "text" in fields else None, labels, names, groups)
 
 
 def as_texts(inputs: Inputs) -> Sequence[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from elias_idx.data.contents import Contents
+from elias_idx.data.groups import Group
 from elias_idx.data.labels import LabelCollector
 from elias_idx.errors import DataError, MissingExtraError
 
@@ -18,8 +19,8 @@ def parquet_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def read_parquet(files: list[Path], fields: Container[str]) -> Contents:
-    """The files' texts and labels, one file after the other; labels that are numbers are called by their digits.
+def read_parquet(files: list[Path], fields: Container[str], group_field: str | None = None) -> Contents:
+    """The files' texts, labels and groups, one file after the other; labels that are numbers are their digits.
 
     Raises:
         MissingExtraError: pyarrow is missing.
@@ -27,23 +28,28 @@ def read_parquet(files: list[Path], fields: Container[str]) -> Contents:
         OSError: a file can't be read.
     """
     texts: list[str] = []
+    groups: list[Group] = []
     collector = LabelCollector()
     for path in files:
         row = 0
-        for batch in _batches(path, fields):
-            for text, labels, relevance in batch:
+        for batch in _batches(path, fields, group_field):
+            for text, labels, relevance, group in batch:
                 where = f"{path}, row {row}"
                 if text is None or labels is None:
                     missing = "text" if text is None else "labels"
                     raise DataError(f"{where}: {missing!r} is null; a row without labels has an empty list")
                 texts.append(text)
                 collector.add(labels, relevance, where)
+                if group_field is not None:
+                    groups.append(group)
                 row += 1
-    return Contents.of(fields, texts, *collector.finish())
+    return Contents.of(fields, texts, *collector.finish(), groups)
 
 
-def _batches(path: Path, fields: Container[str]) -> Iterator[Iterator[tuple[Any, Any, Any]]]:
-    """Rows of (text, labels, relevances), some thousand at a time; what isn't asked for is empty."""
+def _batches(
+    path: Path, fields: Container[str], group_field: str | None
+) -> Iterator[Iterator[tuple[Any, Any, Any, Group]]]:
+    """Rows of (text, labels, relevances, group), some thousand at a time; what isn't asked for is empty."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -52,12 +58,13 @@ def _batches(path: Path, fields: Container[str]) -> Iterator[Iterator[tuple[Any,
     start = 0
     try:
         with pq.ParquetFile(path) as file:
-            columns = _columns(path, file.schema_arrow, fields)
+            columns = _columns(path, file.schema_arrow, fields, group_field)
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns):
                 texts = batch["text"].cast(pa.large_string()).to_pylist() if "text" in columns else [""] * len(batch)
                 labels = _names(batch["labels"]).to_pylist() if "labels" in columns else [[]] * len(batch)
                 relevances = batch["relevance"].to_pylist() if "relevance" in columns else [None] * len(batch)
-                yield zip(texts, labels, relevances, strict=True)
+                groups = [None] * len(batch) if group_field is None else batch[group_field].to_pylist()
+                yield zip(texts, labels, relevances, groups, strict=True)
                 start += len(batch)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, rows {start} to {start + len(batch) - 1}: a string is not UTF-8: {error}") from error
@@ -65,7 +72,7 @@ def _batches(path: Path, fields: Container[str]) -> Iterator[Iterator[tuple[Any,
         raise DataError(f"{path}: not a Parquet file that can be read: {error}") from error
 
 
-def _columns(path: Path, schema: Any, fields: Container[str]) -> list[str]:
+def _columns(path: Path, schema: Any, fields: Container[str], group_field: str | None) -> list[str]:
     """The columns to read, whose types are checked."""
     import pyarrow.types as types
 
@@ -86,6 +93,10 @@ def _columns(path: Path, schema: Any, fields: Container[str]) -> list[str]:
     columns = [name for name in ("text", "labels") if name in fields]
     if "labels" in fields and "relevance" in schema.names:
         columns.append("relevance")
+    if group_field is not None:
+        wanted[group_field] = lambda kind: is_text(kind) or types.is_integer(kind)
+        kinds[group_field] = "strings or whole numbers"
+        columns.append(group_field)
     for name in columns:
         if name not in schema.names:
             raise DataError(f"{path}: there is no column {name!r}; there are {schema.names}")

@@ -31,7 +31,11 @@ Split = Literal["trn", "tst"]
 
 
 def read_training_set(
-    path: str | PathLike[str], *, embeddings: str | PathLike[str] | None = None, split: Split = "trn"
+    path: str | PathLike[str],
+    *,
+    embeddings: str | PathLike[str] | None = None,
+    split: Split = "trn",
+    group_field: str | None = None,
 ) -> TrainingSet:
     """Reads labelled inputs from a file or folder of any known format.
 
@@ -41,20 +45,24 @@ def read_training_set(
         path: see `elias_idx.data.reading`.
         embeddings: a `.npy` file of the rows' embeddings, [N, D], which take the place of texts or features.
         split: which rows of a raw-text folder: "trn" or "tst".
+        group_field: a field of each row (a column of a Parquet file), a string or a whole number: rows where it is the
+            same belong together; see `TrainingSet.groups`. A row where it is null stands alone.
 
     Raises:
-        DataError: a file is damaged or not of its format, or no row has a label; the message says where.
+        DataError: a file is damaged or not of its format, or no row has a label, or a row no such field; the message
+            says where.
         OSError: a file can't be read.
     """
     path = Path(path)
-    contents = _read(path, ("text", "labels") if embeddings is None else ("labels",), split)
+    contents = _read(path, ("text", "labels") if embeddings is None else ("labels",), split, group_field)
     assert contents.labels is not None
     inputs = contents.inputs if embeddings is None else load_embeddings(Path(embeddings))
     assert inputs is not None
     if embeddings is not None and len(inputs) != contents.labels.shape[0]:
         raise DataError(f"{embeddings} has {len(inputs)} rows, {path} has {contents.labels.shape[0]}")
     try:
-        return TrainingSet(inputs, contents.labels, label_names=contents.label_names)
+        groups = None if group_field is None else contents.groups
+        return TrainingSet(inputs, contents.labels, label_names=contents.label_names, groups=groups)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -100,18 +108,24 @@ def _is_bag_of_words(path: Path) -> bool:
     return path.name.removesuffix(".gz").removesuffix(".xz").endswith(".txt")
 
 
-def _read(path: Path, fields: Container[str], split: Split) -> Contents:
+def _read(path: Path, fields: Container[str], split: Split, group_field: str | None = None) -> Contents:
+    if group_field in ("text", "labels", "relevance"):
+        raise DataError(f"groups must have a field of their own, got {group_field!r}")
     if path.is_dir():
         if (file := raw_text_file(path, split)) is not None:
-            return read_raw_text(file, fields)
+            return read_raw_text(file, fields, group_field)
         if files := parquet_files(path):
-            return read_parquet(files, fields)
+            return read_parquet(files, fields, group_field)
         raise DataError(f"{path} is a folder without {split}.json, {split}.json.gz or *.parquet: name the file to read")
     if is_raw_text(path):
-        return read_raw_text(path, fields)
+        return read_raw_text(path, fields, group_field)
     if path.suffix == ".parquet":
-        return read_parquet([path], fields)
-    return read_bag_of_words(path, fields) if _is_bag_of_words(path) else read_jsonl(path, fields)
+        return read_parquet([path], fields, group_field)
+    if not _is_bag_of_words(path):
+        return read_jsonl(path, fields, group_field)
+    if group_field is not None:
+        raise DataError(f"{path} is a bag-of-words file, whose rows have no field {group_field!r} to group by")
+    return read_bag_of_words(path, fields)
 
 
 def load_embeddings(path: Path) -> npt.NDArray[np.floating]:

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx.data.contents import Inputs, is_sparse, num_rows
+from elias_idx.data.groups import Group, group_numbers
 from elias_idx.data.labels import LabelCollector, checked_matrix
 from elias_idx.errors import DataError
 
@@ -23,11 +25,14 @@ class TrainingSet:
             float32 CSR matrix [N, F] for the bag encoder.
         labels: how relevant each label is to each input, in (0, 1]: float32 CSR [N, L], canonical.
         label_names: the L labels' names, each once.
+        groups: a number for each input, int64 [N], the same one for inputs that belong together (of one patient, of one
+            author, ...), which are held out together or not at all; None if each stands alone.
     """
 
     inputs: Inputs
     labels: sp.csr_matrix
     label_names: Sequence[str]
+    groups: npt.NDArray[np.int64] | None
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class TrainingSet:
         relevances: Sequence[Sequence[float]] | None = None,
         *,
         label_names: Sequence[str] | None = None,
+        groups: Sequence[Group] | npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Takes labels as names or as a matrix.
 
@@ -44,6 +50,7 @@ class TrainingSet:
             labels: the names of each input's labels; or, with `label_names`, relevances as a CSR matrix [N, L].
             relevances: of the labels where they are given by name; without, all are 1.
             label_names: of the matrix' columns.
+            groups: what each input's group is called by; None for an input that stands alone, or for all of them.
 
         Raises:
             DataError: nothing has a label, or something is of the wrong type or number.
@@ -57,6 +64,9 @@ class TrainingSet:
         self.inputs = _checked_inputs(inputs)
         if num_rows(self.inputs) != self.labels.shape[0]:
             raise DataError(f"there are {num_rows(self.inputs)} inputs, but labels for {self.labels.shape[0]}")
+        self.groups = None if groups is None else group_numbers(groups)
+        if self.groups is not None and len(self.groups) != len(self):
+            raise DataError(f"there are {len(self)} inputs, but groups for {len(self.groups)}")
         if not self.labels.nnz:
             raise DataError("the data set is empty: there is no row with a label")
 
@@ -64,9 +74,9 @@ class TrainingSet:
         return self.labels.shape[0]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all inputs, labels and names; another set has another one."""
+        """SHA-256 of all inputs, labels, names and groups; another set has another one."""
         digest = hashlib.sha256()
-        for part in (self.inputs, self.labels, self.label_names):
+        for part in (self.inputs, self.labels, self.label_names, *([] if self.groups is None else [self.groups])):
             _update(digest, part)
         return digest.hexdigest()
 
@@ -78,7 +88,19 @@ class TrainingSet:
         names = [name for name, kept in zip(self.label_names, used, strict=True) if kept]
         column = np.cumsum(used, dtype=np.int32) - 1
         parts = (self.labels.data, column[self.labels.indices], self.labels.indptr)
-        return TrainingSet(self.inputs, sp.csr_matrix(parts, shape=(len(self), len(names))), label_names=names)
+        labels = sp.csr_matrix(parts, shape=(len(self), len(names)))
+        return TrainingSet(self.inputs, labels, label_names=names, groups=self.groups)
+
+    def subset(self, rows: npt.NDArray[np.int64]) -> TrainingSet:
+        """The set of some inputs, by their numbers; all labels keep their columns.
+
+        Raises:
+            DataError: none of them has a label.
+        """
+        whole = self.inputs
+        inputs = whole[rows] if is_sparse(whole) or isinstance(whole, np.ndarray) else [whole[row] for row in rows]
+        groups = None if self.groups is None else self.groups[rows]
+        return TrainingSet(inputs, self.labels[rows], label_names=self.label_names, groups=groups)
 
 
 def labels_by_name(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx.data.contents import Contents
+from elias_idx.data.groups import Group, group_of
 from elias_idx.data.labels import CsrBuilder, check_relevances
 from elias_idx.data.lines import check_text, numbered_lines, parse_object
 from elias_idx.errors import DataError
@@ -48,7 +49,7 @@ def _existing(folder: Path, names: Iterable[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def read_raw_text(path: Path, fields: Container[str]) -> Contents:
+def read_raw_text(path: Path, fields: Container[str], group_field: str | None = None) -> Contents:
     """A file of a raw-text data set: texts are title and content, labels are called by uid, or by number without any.
 
     Raises:
@@ -58,6 +59,7 @@ def read_raw_text(path: Path, fields: Container[str]) -> Contents:
     label_file = _existing(path.parent, _RAW_TEXT_FILES["lbl"]) if "labels" in fields else None
     names = None if label_file is None else _label_uids(label_file)
     texts: list[str] = []
+    groups: list[Group] = []
     labels, num_labels = CsrBuilder(), 0
     for where, line in numbered_lines(path):
         row = parse_object(where, line)
@@ -67,8 +69,10 @@ def read_raw_text(path: Path, fields: Container[str]) -> Contents:
             targets, relevances = _targets(row, _MOST_LABELS if names is None else len(names), where)
             labels.add_row(targets, relevances)
             num_labels = max(num_labels, 1 + max(targets, default=-1))
+        if group_field is not None:
+            groups.append(group_of(row, group_field, where))
     names = list(map(str, range(num_labels))) if names is None else names
-    return Contents.of(fields, texts, _as_relevances(labels, len(names)), names)
+    return Contents.of(fields, texts, _as_relevances(labels, len(names)), names, groups)
 
 
 def _label_uids(path: Path) -> list[str]:

@@ -45,9 +45,9 @@ def run_demo(out: Path, config: Config | None = None) -> dict[str, Any]:
 
     Args:
         out: the folder to work in; created with its parents.
-        config: settings other than the defaults.
+        config: settings; by default those of the preset fast.
     """
-    config = config or Config()
+    config = config or Config(preset="fast")
     seconds: dict[str, float] = {}
     click.echo(f"preparing the data in {out / 'data'}")
     with _timed("data", seconds):

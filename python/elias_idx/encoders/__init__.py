@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.encoders.bag import BagEncoder
 from elias_idx.encoders.precomputed import PrecomputedEncoder
 from elias_idx.errors import FormatError
+from elias_idx.features import Features
 
 __all__ = ["BagEncoder", "Encoder", "PrecomputedEncoder", "load_encoder"]
 
@@ -28,8 +30,20 @@ class Encoder(Protocol):
     def dim(self) -> int:
         """D, the size of the embeddings."""
 
-    def encode(self, inputs: Any, num_threads: int | None = None) -> npt.NDArray[np.float32]:
-        """The inputs' embeddings, float32 [N, D], computed by at most so many threads."""
+    @property
+    def features(self) -> Features | None:
+        """What turns inputs into the sparse features that it encodes; None if it encodes nothing of the kind."""
+
+    def encode(
+        self, inputs: Any, num_threads: int | None = None, *, sparse: sp.csr_matrix | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The inputs' embeddings, float32 [N, D].
+
+        Args:
+            inputs: N texts, or what else the encoder takes.
+            num_threads: computed by at most so many threads.
+            sparse: what `features` makes of the inputs, CSR [N, F], where that is there already.
+        """
 
     def save(self, folder: Path) -> None:
         """Writes the encoder's files into an existing folder."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.data import Inputs, is_sparse, num_rows
 from elias_idx.errors import FormatError
@@ -48,8 +49,19 @@ class BagEncoder:
         """D, the size of the embeddings."""
         return self.embeddings.shape[1]
 
-    def encode(self, inputs: Inputs, num_threads: int | None = None) -> Array:  # noqa: ARG002 (always one)
+    def encode(
+        self,
+        inputs: Inputs,
+        num_threads: int | None = None,  # noqa: ARG002 (always one)
+        *,
+        sparse: sp.csr_matrix | None = None,
+    ) -> Array:
         """The inputs' embeddings, float32 [N, D].
+
+        Args:
+            inputs: N texts, or sparse features.
+            num_threads: one, whatever is asked for.
+            sparse: what `features` makes of the inputs, CSR [N, F], where that is there already.
 
         Raises:
             DataError: the inputs are not of the kind that the features are made of.
@@ -58,9 +70,9 @@ class BagEncoder:
             inputs = inputs.tocsr()  # other formats have no slices
         result = np.empty((num_rows(inputs), self.dim), np.float32)
         for start in range(0, num_rows(inputs), _TEXTS_AT_ONCE):
-            end = start + _TEXTS_AT_ONCE
-            bags = self.features.transform(inputs[start:end]) @ self.embeddings
-            result[start:end] = self._normalize(np.asarray(bags))
+            rows = slice(start, start + _TEXTS_AT_ONCE)
+            features = self.features.transform(inputs[rows]) if sparse is None else sparse[rows]
+            result[rows] = self._normalize(np.asarray(features @ self.embeddings))
         return result
 
     def _normalize(self, bags: Array) -> Array:

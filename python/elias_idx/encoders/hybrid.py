@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.data import Inputs
 from elias_idx.encoders.bag import BagEncoder
 from elias_idx.encoders.transformer import TransformerEncoder
+from elias_idx.features import Features
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,26 @@ class HybridEncoder:
         """D, the sum of the parts' sizes."""
         return self.bag.dim + self.transformer.dim
 
-    def encode(self, inputs: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
+    @property
+    def features(self) -> Features:
+        """The bag's."""
+        return self.bag.features
+
+    def encode(
+        self, inputs: Inputs, num_threads: int | None = None, *, sparse: sp.csr_matrix | None = None
+    ) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D], computed by at most so many threads.
+
+        Args:
+            inputs: N texts.
+            num_threads: CPU threads at most.
+            sparse: what `features` makes of the inputs, CSR [N, F], where that is there already.
 
         Raises:
             DataError: the inputs are an array, or not all strings.
         """
-        return np.hstack([self.bag.encode(inputs, num_threads), self.transformer.encode(inputs, num_threads)])
+        bags = self.bag.encode(inputs, num_threads, sparse=sparse)
+        return np.hstack([bags, self.transformer.encode(inputs, num_threads)])
 
     def save(self, folder: Path) -> None:
         """Writes both parts' files into the folder; no two have the same name."""

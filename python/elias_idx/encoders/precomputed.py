@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.errors import DataError
 
@@ -27,7 +28,17 @@ class PrecomputedEncoder:
 
     dim: int
 
-    def encode(self, inputs: npt.ArrayLike, num_threads: int | None = None) -> npt.NDArray[np.float32]:  # noqa: ARG002
+    @property
+    def features(self) -> None:
+        """None: there are no sparse features."""
+
+    def encode(
+        self,
+        inputs: npt.ArrayLike,
+        num_threads: int | None = None,  # noqa: ARG002
+        *,
+        sparse: sp.csr_matrix | None = None,  # noqa: ARG002
+    ) -> npt.NDArray[np.float32]:
         """The inputs themselves as float32 [N, D].
 
         Raises:

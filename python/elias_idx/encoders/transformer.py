@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx.data import Inputs, as_texts
 from elias_idx.encoders.pretrained import load_pretrained, save_pretrained
@@ -119,7 +120,17 @@ class TransformerEncoder:
         """D, the size of the embeddings."""
         return self.transformer.dim
 
-    def encode(self, inputs: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
+    @property
+    def features(self) -> None:
+        """None: it reads the texts themselves."""
+
+    def encode(
+        self,
+        inputs: Inputs,
+        num_threads: int | None = None,
+        *,
+        sparse: sp.csr_matrix | None = None,  # noqa: ARG002
+    ) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
 
         Where the CPU multiplies bfloat16 natively, the transformer computes in it.
@@ -127,6 +138,7 @@ class TransformerEncoder:
         Args:
             inputs: N texts.
             num_threads: CPU threads at most; by default torch's number, which this call lowers for its time.
+            sparse: not looked at.
 
         Raises:
             DataError: the inputs are an array, or not all strings.

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 
 from elias_idx.config import Config
@@ -17,19 +14,14 @@ from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.model import Model
 from elias_idx.train import distributed, memory
-from elias_idx.train.approximate_adjacency import approximate_adjacency
-from elias_idx.train.checkpoint import Position, RunState
-from elias_idx.train.clustering import ClusteringFeatures, Clusters, cluster_labels, default_num_clusters, features_of
-from elias_idx.train.encoders import TrainableEncoder, build_encoder
-from elias_idx.train.epoch import Trainee
+from elias_idx.train.clustering import Clusters, default_num_clusters
+from elias_idx.train.dense import train_dense
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
 from elias_idx.train.model_sizes import sizes_of
 from elias_idx.train.run_folder import IfExists, RunFolder, alone, describe_run
 from elias_idx.train.selection import Selection
-from elias_idx.train.stage1 import start_stage1
-from elias_idx.train.stage2 import start_stage2
-from elias_idx.train.stages import EpochResult, Stages
+from elias_idx.train.stages import EpochResult
 
 
 def train_model(
@@ -92,7 +84,7 @@ def train_model(
         with _torch_state(config):
             if check_memory:
                 distributed.from_first(lambda: memory.check_memory(_account(data, config, given)))
-            stages = _train(data, config, given, run, selection, log, on_epoch)
+            stages = train_dense(data, config, given, run, selection, log, on_epoch)
             distributed.from_first(lambda: stages.current_model().save(out, overwrite=if_exists != "error"))
         distributed.from_first(run.remove)
         return Model.load(out)
@@ -135,98 +127,6 @@ def _completed(
 
 def _account(data: TrainingSet, config: Config, given: Clusters | None) -> memory.MemoryAccount:
     return memory.memory_account(config, sizes_of(data, config, given))
-
-
-def _train(
-    data: TrainingSet,
-    config: Config,
-    given: Clusters | None,
-    run: RunFolder,
-    selection: Selection,
-    log: TrainingLog,
-    on_epoch: Callable[[EpochResult], None] | None,
-) -> Stages:
-    trainee, state = _start_or_resume(data, config, given, run)
-    stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
-    log.start(stages.step_number(state))
-    if state.position.stage == 0:
-        state = replace(stages.finish(state), position=Position(stage=1))
-        clusters = distributed.from_first(lambda: _cluster_again(trainee, data.labels))
-        # The memory is needed for what takes their place.
-        del trainee, stages
-        encoder = _fresh_encoder(data, config)
-        _prepare(encoder, run)
-        trainee = _start_stage1(encoder, data.labels, clusters, config)
-        stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
-    if state.position.stage == 1:
-        state = stages.finish(state)
-        if config.stage2_epochs:
-            start_stage2(trainee, distributed.from_first(lambda: approximate_adjacency(trainee, data.labels)))
-        state = replace(state, position=Position(stage=2))
-    stages.finish(state)
-    return stages
-
-
-def _start_or_resume(
-    data: TrainingSet, config: Config, given: Clusters | None, run: RunFolder
-) -> tuple[Trainee, RunState]:
-    """What is trained and how far it is, from the run's newest checkpoint if it has one.
-
-    A checkpoint holds all weights and the adjacency. The encoder's features are made from the data each time, which
-    gives the same ones.
-    """
-    encoder = _fresh_encoder(data, config)
-    if not run.goes_on:
-        distributed.from_first(run.start)
-    _prepare(encoder, run)
-    if state := run.checkpoints.state():
-        return run.checkpoints.load_trainee(state.position, encoder, data.labels, config), state
-    clusters = distributed.from_first(lambda: _first_clusters(encoder, data.labels, config, given, run))
-    first_stage = 0 if config.recluster_epochs else 1
-    return _start_stage1(encoder, data.labels, clusters, config), RunState(Position(first_stage))
-
-
-def _fresh_encoder(data: TrainingSet, config: Config) -> TrainableEncoder:
-    """The untrained encoder, the same one each time."""
-    torch.manual_seed(config.seed)
-    return build_encoder(config, data.inputs).to(config.device)
-
-
-def _prepare(encoder: TrainableEncoder, run: RunFolder) -> None:
-    with distributed.first_goes_first():
-        encoder.prepare(run.path)
-
-
-def _first_clusters(
-    encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config, given: Clusters | None, run: RunFolder
-) -> Clusters:
-    """The clusters that an interrupted run made, or those that were given, or new ones."""
-    if (clusters := run.load_clusters() or given) is not None:
-        return clusters
-    assert config.num_clusters is not None
-    features = features_of(encoder, config.cluster_by)
-    clusters = cluster_labels(labels, features, config.num_clusters, config.seed, config.num_threads)
-    run.save_clusters(clusters)
-    return clusters
-
-
-def _start_stage1(encoder: TrainableEncoder, labels: sp.csr_matrix, clusters: Clusters, config: Config) -> Trainee:
-    """Stage 1's start, with the same weights in all processes."""
-    trainee = start_stage1(encoder, labels, clusters, config)
-    distributed.share_weights(encoder, trainee.network)
-    return trainee
-
-
-def _cluster_again(trainee: Trainee, labels: sp.csr_matrix) -> Clusters:
-    """Clusters from the trained embeddings, beside the sparse features if there are any."""
-    embeddings = np.empty((trainee.num_texts, trainee.encoder.dim), np.float32)
-    at = 0
-    for part in trainee.embed_all():
-        embeddings[at : at + len(part)] = part.cpu().numpy()
-        at += len(part)
-    config, num_clusters = trainee.config, trainee.network.adjacency.num_clusters
-    features = ClusteringFeatures(trainee.encoder.sparse_features, embeddings)
-    return cluster_labels(labels, features, num_clusters, config.seed, config.num_threads)
 
 
 @contextmanager

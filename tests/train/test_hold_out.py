@@ -1,0 +1,98 @@
+"""What is held out: enough texts, never a part of what belongs together, never a label's only text."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elias_idx.train import TrainingSet
+from elias_idx.train import hold_out as module
+from elias_idx.train.hold_out import hold_out
+from helpers_training import topic_features, topic_texts
+
+
+def made_up(num_texts, num_labels=20, **more):
+    rng = np.random.default_rng(num_texts)
+    texts = [f"text {number}" for number in range(num_texts)]
+    return TrainingSet(texts, [[f"l{label}" for label in rng.choice(num_labels, 2)] for _ in texts], **more)
+
+
+@pytest.mark.parametrize(("num_texts", "expected"), [(300, 60), (3000, 500), (20_000, 1000), (101_000, 5000)])
+def test_so_many_texts_are_held_out(num_texts, expected):
+    split = hold_out(made_up(num_texts), seed=0)
+    assert len(split.held_out) == expected
+    assert np.array_equal(np.sort(np.concatenate(split)), np.arange(num_texts))
+
+
+def test_another_seed_holds_out_others():
+    data = made_up(1000)
+    assert np.array_equal(hold_out(data, 3).held_out, hold_out(data, 3).held_out)
+    assert not np.array_equal(hold_out(data, 3).held_out, hold_out(data, 4).held_out)
+
+
+def test_few_texts_are_not_split():
+    assert hold_out(made_up(200), seed=0) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_groups_repeated_texts_and_labels_are_respected(draws):
+    """Against what the choice promises, whatever the data are like."""
+    num_texts = draws.draw(st.integers(260, 400))
+    rng = np.random.default_rng(draws.draw(st.integers(0, 1000)))
+    texts = [f"text {number}" for number in rng.integers(0, draws.draw(st.sampled_from([30, 1000])), num_texts)]
+    groups = [None if rng.random() < 0.3 else int(rng.integers(0, 150)) for _ in texts]
+    labels = [[f"l{label}" for label in rng.choice(100, rng.integers(0, 3))] for _ in texts]
+    data = TrainingSet(texts, labels, groups=groups)
+    if (split := hold_out(data, seed=1)) is None:
+        return
+    held_out = set(split.held_out.tolist())
+    together = {}
+    for row in range(num_texts):
+        for key in (("text", texts[row]), ("group", groups[row])):
+            if key != ("group", None):
+                assert together.setdefault(key, row in held_out) == (row in held_out)
+    assert module.FEWEST <= len(held_out) <= round(0.2 * num_texts)
+    assert data.labels[split.rest].getnnz(0).all()
+
+
+def test_a_label_s_only_texts_stay_in_training():
+    # Half of the texts have a label of their own.
+    labels = [["common", f"own{number}"] if number % 2 else ["common", "even"] for number in range(600)]
+    split = hold_out(TrainingSet([f"text {number}" for number in range(600)], labels), seed=0)
+    assert len(split.held_out) == 120
+    assert (split.held_out % 2 == 0).all()
+    # No text is left that could go.
+    of_their_own = [[f"own{number}"] for number in range(600)]
+    assert hold_out(TrainingSet([f"text {number}" for number in range(600)], of_their_own), seed=0) is None
+
+
+def test_texts_without_labels_stay_in_training():
+    labels = [["a"] if number % 2 else [] for number in range(600)]
+    split = hold_out(TrainingSet([f"text {number}" for number in range(600)], labels), seed=0)
+    assert (split.held_out % 2 == 1).all()
+
+
+def test_a_group_larger_than_what_is_held_out_stays_in_training():
+    data = made_up(1000, groups=["large"] * 900 + [None] * 100)
+    assert (hold_out(data, seed=0).held_out >= 900).all()
+
+
+def test_same_rows_of_features_stay_together():
+    features, labels = topic_features()
+    twice = sp.vstack([features, features], format="csr")
+    split = hold_out(TrainingSet(twice, labels + labels), seed=0)
+    count = features.shape[0]
+    assert np.array_equal(split.held_out[split.held_out < count], split.held_out[split.held_out >= count] - count)
+
+
+def test_a_subset_keeps_columns_and_groups():
+    texts, labels = topic_texts()
+    data = TrainingSet(texts, labels, groups=[number // 12 for number in range(len(texts))])
+    part = data.subset(np.array([0, 13, 5]))
+    assert part.inputs == [texts[0], texts[13], texts[5]]
+    assert part.label_names == data.label_names
+    assert (part.labels != data.labels[[0, 13, 5]]).nnz == 0
+    assert part.groups[0] == part.groups[2] != part.groups[1]
+    assert part.fingerprint() != TrainingSet(part.inputs, part.labels, label_names=part.label_names).fingerprint()
