@@ -23,6 +23,8 @@ __all__ = [
     "nearest_texts",
     "replace_folder",
     "train_ranker",
+    "search_ensemble",
+    "shared_labels",
 ]
 
 _F32: TypeAlias = npt.NDArray[np.float32]
@@ -207,6 +209,16 @@ def train_ranker(
     num_threads: int | None,
     report: Callable[[float], object],
 ) -> tuple[_I64, _I32, _F32, _F32]: ...
+def search_ensemble(
+    members: list[tuple[Index, _F32, _U32 | None, _Filter | None]],
+    out: tuple[_I64, _F32],
+    depth: int,
+    beam_size: int | None,
+    shortlist_size: int | None,
+    num_threads: int | None,
+    min_score: float | None,
+) -> None: ...
+def shared_labels(first: Index, others: list[Index]) -> tuple[list[_U32 | None], list[str]]: ...
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
 def instruction_set() -> str: ...
 

@@ -47,6 +47,41 @@ pub(crate) enum Filter<'py> {
     Rows(PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, bool>),
 }
 
+impl Filter<'_> {
+    /// What the core takes, once it has looked at CSR arrays.
+    pub(crate) fn resolve(&self, index: &elias_idx::Index) -> PyResult<Resolved<'_>> {
+        Ok(match self {
+            Self::All(filter) => Resolved::All(&filter.get().0),
+            Self::Each(filters) => {
+                let filters = filters.iter().map(|filter| Some(&filter.as_ref()?.get().0));
+                Resolved::Each(filters.collect())
+            }
+            Self::Rows(indptr, indices, counts) => {
+                let (indptr, indices, counts) =
+                    (indptr.as_slice()?, indices.as_slice()?, counts.as_slice()?);
+                Resolved::Rows(index.filter_rows(indptr, indices, counts).map_err(raise)?)
+            }
+        })
+    }
+}
+
+/// The memory behind a filter of the core.
+pub(crate) enum Resolved<'a> {
+    All(&'a elias_idx::LabelFilter),
+    Each(Vec<Option<&'a elias_idx::LabelFilter>>),
+    Rows(elias_idx::FilterRows),
+}
+
+impl Resolved<'_> {
+    pub(crate) fn filter(&self) -> elias_idx::Filter<'_> {
+        match self {
+            Self::All(filter) => elias_idx::Filter::All(filter),
+            Self::Each(filters) => elias_idx::Filter::Each(filters),
+            Self::Rows(rows) => elias_idx::Filter::Rows(rows),
+        }
+    }
+}
+
 /// Calls `search` with `options` to which the filter is added.
 pub(crate) fn with_filter<T>(
     index: &elias_idx::Index,
@@ -54,20 +89,6 @@ pub(crate) fn with_filter<T>(
     options: SearchOptions<'_>,
     search: impl FnOnce(&SearchOptions<'_>) -> PyResult<T>,
 ) -> PyResult<T> {
-    let search = |filter| search(&SearchOptions { filter, ..options });
-    match filter {
-        None => search(None),
-        Some(Filter::All(filter)) => search(Some(elias_idx::Filter::All(&filter.get().0))),
-        Some(Filter::Each(filters)) => {
-            let filters: Vec<_> =
-                filters.iter().map(|filter| Some(&filter.as_ref()?.get().0)).collect();
-            search(Some(elias_idx::Filter::Each(&filters)))
-        }
-        Some(Filter::Rows(indptr, indices, counts)) => {
-            let (indptr, indices, counts) =
-                (indptr.as_slice()?, indices.as_slice()?, counts.as_slice()?);
-            let rows = index.filter_rows(indptr, indices, counts).map_err(raise)?;
-            search(Some(elias_idx::Filter::Rows(&rows)))
-        }
-    }
+    let resolved = filter.as_ref().map(|filter| filter.resolve(index)).transpose()?;
+    search(&SearchOptions { filter: resolved.as_ref().map(Resolved::filter), ..options })
 }

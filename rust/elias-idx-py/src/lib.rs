@@ -4,6 +4,7 @@
 //! be wrong with their contents is checked by the core. Work runs detached from the interpreter.
 
 mod cluster;
+mod ensemble;
 mod errors;
 mod explain;
 mod filter;
@@ -387,11 +388,7 @@ impl Index {
         search: impl FnOnce(&[f32], HitsMut<'_>, &mut dyn FnMut() -> bool) -> elias_idx::Result<()>
         + Send,
     ) -> PyResult<()> {
-        if queries.shape()[1] != self.0.dim() {
-            let (expected, received) = (self.0.dim(), queries.shape()[1]);
-            let message = format!("embeddings must have dim {expected}, got {received}");
-            return Err(PyValueError::new_err(message));
-        }
+        check_dim(&self.0, queries)?;
         let queries = queries.as_slice()?;
         let out = HitsMut { ids: out.0.as_slice_mut()?, scores: out.1.as_slice_mut()? };
         interruptible(py, |stop| search(queries, out, stop))
@@ -401,6 +398,15 @@ impl Index {
         let message = "this index has no label names: give label_names to Index.build";
         self.0.label_names().ok_or_else(|| PyValueError::new_err(message))
     }
+}
+
+/// Refuses queries of another dim than the index's.
+fn check_dim(index: &elias_idx::Index, queries: &PyReadonlyArray2<'_, f32>) -> PyResult<()> {
+    let (expected, received) = (index.dim(), queries.shape()[1]);
+    if expected == received {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("embeddings must have dim {expected}, got {received}")))
 }
 
 /// Runs `work` detached from the interpreter; signals are looked at whenever it asks whether to stop.
@@ -503,6 +509,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cluster::cluster_labels, module)?)?;
     module.add_function(wrap_pyfunction!(sparse::nearest_texts, module)?)?;
     module.add_function(wrap_pyfunction!(ranker::train_ranker, module)?)?;
+    module.add_function(wrap_pyfunction!(ensemble::search_ensemble, module)?)?;
+    module.add_function(wrap_pyfunction!(ensemble::shared_labels, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
     module.add_function(wrap_pyfunction!(replace_folder, module)?)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::error::{ArgumentError, Error, FormatError, Result};
 use crate::format::schema;
-use crate::matrix::Tensor;
+use crate::matrix::{MAX_IDS, Tensor};
 
 /// The names of all labels: `offsets` u64 \[L+1\] into `bytes` u8 \[n\].
 #[derive(Clone)]
@@ -87,6 +87,11 @@ impl LabelNames {
         names.iter().map(|name| found(name.as_ref())).collect()
     }
 
+    fn is_same(&self, other: &Self) -> bool {
+        self.offsets.as_slice() == other.offsets.as_slice()
+            && self.bytes.as_slice() == other.bytes.as_slice()
+    }
+
     /// Checks the ends of the offsets; what lies between is checked when a name is read.
     pub(crate) fn check_ends(&self) -> Result<(), String> {
         let offsets = self.offsets.as_slice();
@@ -95,6 +100,53 @@ impl LabelNames {
             return Ok(());
         }
         Err(format!("must go from 0 to the number of bytes, {bytes}"))
+    }
+}
+
+/// The labels of several indexes as one set: those of the first one keep their ids, names that it lacks get the ids
+/// after these, as they occur.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SharedLabels {
+    /// For each index the ids of its labels, None where they are the same.
+    pub ids: Vec<Option<Vec<u32>>>,
+    /// The names that the first index lacks.
+    pub further: Vec<String>,
+}
+
+impl SharedLabels {
+    /// Joins the names of at least one index.
+    ///
+    /// # Errors
+    /// [`FormatError::Invalid`] when stored bytes are damaged; [`ArgumentError::TooMany`] names in all.
+    pub fn new(first: &LabelNames, others: &[&LabelNames]) -> Result<Self> {
+        let mut shared = Self { ids: vec![None], further: Vec::new() };
+        let mut known: HashMap<&str, u32> = HashMap::new();
+        for names in others {
+            if names.is_same(first) {
+                shared.ids.push(None);
+                continue;
+            }
+            if known.is_empty() {
+                known.reserve(first.len());
+                for label in 0..first.len() {
+                    known.insert(first.get(label)?, label as u32);
+                }
+            }
+            let mut ids = Vec::with_capacity(names.len());
+            for label in 0..names.len() {
+                let name = names.get(label)?;
+                ids.push(*known.entry(name).or_insert_with(|| {
+                    shared.further.push(name.to_owned());
+                    (first.len() + shared.further.len() - 1) as u32
+                }));
+            }
+            shared.ids.push(Some(ids));
+        }
+        let received = first.len() + shared.further.len();
+        if received > MAX_IDS {
+            return Err(ArgumentError::TooMany { name: "label names", received }.into());
+        }
+        Ok(shared)
     }
 }
 
@@ -120,6 +172,16 @@ mod tests {
         assert!(names.find::<&str>(&[]).unwrap().is_empty());
         let error = names.find(&["", "cholera", "nothing"]).unwrap_err();
         assert_eq!(error.to_string(), "no label is called \"cholera\"");
+    }
+
+    #[test]
+    fn labels_of_several_indexes_are_joined_by_name() {
+        let names = |names: &[&str]| LabelNames::new(names).unwrap();
+        let first = names(&["b", "a", ""]);
+        let others = [names(&["b", "a", ""]), names(&["new", "a", "b"]), names(&["x", "new"])];
+        let shared = SharedLabels::new(&first, &others.each_ref()).unwrap();
+        assert_eq!(shared.ids, [None, None, Some(vec![3, 1, 0]), Some(vec![4, 3])]);
+        assert_eq!(shared.further, ["new", "x"]);
     }
 
     #[test]

@@ -65,10 +65,13 @@ pub use format::publish::replace_folder;
 pub use format::write::Destination;
 pub use fusion::neighbours::nearest_texts;
 pub use index::{Defaults, Index, Loading, Source};
-pub use label_names::LabelNames;
+pub use label_names::{LabelNames, SharedLabels};
 pub use label_rows::{Dtype, LabelWeights};
 pub use progress::Progress;
-pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
+pub use search::{
+    EnsembleMember, EnsembleOptions, Explanation, Explanations, Hits, HitsMut, Path, SearchOptions,
+    search_ensemble,
+};
 pub use sparse::SparseRows;
 
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The

@@ -5,7 +5,7 @@
 //! 5. final scores p = s · sigmoid(w · T e + b): `rerank`, and the best k of them: `top_k`
 //!
 //! For a query with a filter, `filtered` stands in for steps 2 to 4. `explain` says of any label how
-//! each step treated it.
+//! each step treated it. `ensemble` searches several indexes and averages what they find.
 //!
 //! `batch` runs them for many queries on several threads. Results are ordered by descending score,
 //! equal ones by the smaller id, and are the same for every thread count and split into batches.
@@ -13,6 +13,7 @@
 mod batch;
 mod beam;
 pub(crate) mod best_paths;
+mod ensemble;
 mod explain;
 mod filtered;
 mod label_major;
@@ -37,6 +38,7 @@ pub(crate) use batch::Workers;
 use filtered::labels_come_first;
 use plan::Plan;
 
+pub use ensemble::{EnsembleMember, EnsembleOptions, search_ensemble};
 pub use explain::{Explanation, Explanations, Path};
 
 /// What a search may be told; None means the index's own sizes, and all CPUs of this process.

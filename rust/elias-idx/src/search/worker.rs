@@ -233,7 +233,7 @@ fn good_enough(plan: &Plan<'_>, top: &mut TopK) -> impl Iterator<Item = (u32, f3
 }
 
 /// Fills a row of results, the rest of it with −1 and 0.
-fn write(found: impl Iterator<Item = (u32, f32)>, ids: &mut [i64], scores: &mut [f32]) {
+pub(super) fn write(found: impl Iterator<Item = (u32, f32)>, ids: &mut [i64], scores: &mut [f32]) {
     let mut count = 0;
     for ((id, score), found) in ids.iter_mut().zip(scores.iter_mut()).zip(found) {
         (*id, *score) = (i64::from(found.0), found.1);
