@@ -142,11 +142,12 @@ def test_the_first_labels_do_not_depend_on_how_many_are_asked_for():
     members = [random_index(seed, names) for seed in range(2)]
     queries = np.random.default_rng(1).standard_normal((20, 8))
     ensemble = EnsembleIndex(members)
-    assert MIN_DEPTH < 1000
-    many, few = ensemble.search(queries, MIN_DEPTH), ensemble.search(queries, 3)
+    assert 2 * MIN_DEPTH < 1000
+    many, few = ensemble.search(queries, MIN_DEPTH // 2), ensemble.search(queries, 3)
     assert (many.labels[:, :3] == few.labels).all()
     assert (many.scores[:, :3] == few.scores).all()
-    assert (ensemble.search(queries, 900).labels >= 0).sum(1).max() > MIN_DEPTH
+    # With more, every index finds more too.
+    assert (ensemble.search(queries, 2 * MIN_DEPTH).labels >= 0).all()
 
 
 def test_filters_of_all_kinds_agree(members, queries):

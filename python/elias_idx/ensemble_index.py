@@ -22,8 +22,8 @@ from elias_idx.results import SearchResult
 if TYPE_CHECKING:
     from elias_idx._core import _Filter
 
-# What each member finds beyond what is asked for, so that few labels of the best mean are missed by a member.
 MIN_DEPTH = 200
+"""Labels that each index finds, at least: see docs/experiments.md for what fewer or more change."""
 
 # What the members find for so many queries is in memory at once.
 _QUERIES_AT_ONCE = 16384
@@ -49,8 +49,8 @@ class EnsembleIndex:
     """Indexes over the same label names, in any order; immutable and thread-safe.
 
     The ensemble's labels are those of the first index with their ids, and after them those that only others know. A
-    label's score is the mean of its scores in all indexes, 0 for one that doesn't know it, or that doesn't find it
-    among its best `MIN_DEPTH` labels, or k if more are asked for.
+    label's score is the mean of its scores in all indexes. It is 0 in one that doesn't know it, and in one that doesn't
+    find it among its best 2k labels, or `MIN_DEPTH` if these are more; that far down scores are near 0 anyway.
 
     Args:
         indexes: two or more, with label names.
@@ -191,6 +191,7 @@ class EnsembleIndex:
             _size("num_threads", num_threads),
         )
         least = None if min_score is None else _arrays.as_float("min_score", min_score)
+        depth = max(MIN_DEPTH, 2 * k)
         filters = self._member_filters(filter, num_queries)
         results = _empty_results(num_queries, k)
         # A search for nothing looks at all arguments.
@@ -200,7 +201,7 @@ class EnsembleIndex:
                 (index._core, own[rows], labels, _rows_of(allowed, rows))
                 for index, own, labels, allowed in zip(self.indexes, queries, self._labels, filters, strict=True)
             ]
-            core.search_ensemble(members, (results[0][rows], results[1][rows]), MIN_DEPTH, *sizes, least)
+            core.search_ensemble(members, (results[0][rows], results[1][rows]), depth, *sizes, least)
         return SearchResult(*results)
 
     def label_filter(self, labels: Any) -> EnsembleFilter:
