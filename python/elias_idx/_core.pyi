@@ -22,9 +22,9 @@ __all__ = [
     "instruction_set",
     "nearest_texts",
     "replace_folder",
-    "train_ranker",
     "search_ensemble",
     "shared_labels",
+    "train_ranker",
 ]
 
 _F32: TypeAlias = npt.NDArray[np.float32]
