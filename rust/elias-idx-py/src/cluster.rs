@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::interruptible;
 
 /// A CSR matrix: indptr, indices, data, number of columns.
-type Csr<'py> =
+pub(crate) type Csr<'py> =
     (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i32>, PyReadonlyArray1<'py, f32>, usize);
 
 /// The cluster of each label, [L]; see `elias_idx::cluster_labels`. `report` gets the share that is done, from
@@ -49,7 +49,7 @@ pub(crate) fn cluster_labels<'py>(
     }
 }
 
-fn rows<'a>(csr: &'a Csr<'_>) -> PyResult<SparseRows<'a>> {
+pub(crate) fn rows<'a>(csr: &'a Csr<'_>) -> PyResult<SparseRows<'a>> {
     let (indptr, indices, data, num_columns) = csr;
     Ok(SparseRows {
         offsets: indptr.as_slice()?,

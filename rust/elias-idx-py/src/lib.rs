@@ -7,6 +7,7 @@ mod cluster;
 mod errors;
 mod explain;
 mod filter;
+mod fusion;
 mod train;
 mod views;
 mod writer;
@@ -23,6 +24,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
+use cluster::Csr;
 use errors::{EliasIdxError, FormatError, raise};
 use explain::Explanations;
 use filter::{Filter, LabelFilter};
@@ -96,7 +98,7 @@ impl Index {
     }
 
     /// Searches for `queries` [Q, D] and fills `out`, two arrays [Q, k].
-    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter, min_score))]
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter, min_score, sparse, num_candidates))]
     #[expect(clippy::too_many_arguments, reason = "a search has many options")]
     fn search(
         &self,
@@ -108,13 +110,17 @@ impl Index {
         num_threads: Option<usize>,
         filter: Option<Filter<'_>>,
         min_score: Option<f64>,
+        sparse: Option<Csr<'_>>,
+        num_candidates: Option<usize>,
     ) -> PyResult<()> {
         let options = SearchOptions {
             beam_size,
             shortlist_size,
             num_threads,
             min_score,
-            ..SearchOptions::default()
+            sparse: sparse.as_ref().map(cluster::rows).transpose()?,
+            num_candidates,
+            filter: None,
         };
         let k = out.0.shape()[1];
         filter::with_filter(&self.0, filter, options, |options| {
@@ -122,6 +128,67 @@ impl Index {
                 self.0.search_into(queries, k, options, out, stop)
             })
         })
+    }
+
+    /// The candidates of `queries` [Q, D] with the features `sparse` [Q, F], and their evidence: offsets, labels,
+    /// values [n, P].
+    #[pyo3(signature = (queries, sparse, beam_size, shortlist_size, num_threads, num_candidates))]
+    #[expect(clippy::too_many_arguments, reason = "a search has many options")]
+    fn evidence<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'_, f32>,
+        sparse: Csr<'_>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        num_threads: Option<usize>,
+        num_candidates: Option<usize>,
+    ) -> PyResult<fusion::Evidence<'py>> {
+        let options = SearchOptions {
+            beam_size,
+            shortlist_size,
+            num_threads,
+            sparse: Some(cluster::rows(&sparse)?),
+            num_candidates,
+            ..SearchOptions::default()
+        };
+        self.check_dim(&queries)?;
+        let queries = queries.as_slice()?;
+        let found = interruptible(py, |stop| self.0.evidence(queries, &options, stop))?;
+        fusion::to_arrays(py, found)
+    }
+
+    /// The same index with what evidence is computed from.
+    #[pyo3(signature = (num_features, num_candidates, num_neighbours, label_counts, ranker, neighbours, label_texts))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of an index")]
+    fn with_evidence(
+        &self,
+        py: Python<'_>,
+        num_features: usize,
+        num_candidates: usize,
+        num_neighbours: usize,
+        label_counts: PyReadonlyArray1<'_, u32>,
+        ranker: Option<(Csr<'_>, PyReadonlyArray1<'_, f32>)>,
+        neighbours: Option<(Csr<'_>, Csr<'_>)>,
+        label_texts: Option<Csr<'_>>,
+    ) -> PyResult<Self> {
+        let sizes = (num_features, num_candidates, num_neighbours);
+        let parts = fusion::parts(sizes, &label_counts, &ranker, &neighbours, &label_texts)?;
+        py.detach(|| self.0.with_evidence(&parts)).map(Self).map_err(raise)
+    }
+
+    /// The same index with what makes scores of evidence.
+    #[pyo3(signature = (linear, bias, trees))]
+    fn with_fusion(
+        &self,
+        py: Python<'_>,
+        linear: PyReadonlyArray1<'_, f32>,
+        bias: f32,
+        trees: Option<fusion::Trees<'_>>,
+    ) -> PyResult<Self> {
+        let trees = trees.as_ref().map(fusion::trees).transpose()?;
+        let linear = linear.as_slice()?;
+        py.detach(|| self.0.with_fusion(linear, bias, trees.as_ref())).map(Self).map_err(raise)
     }
 
     /// Finds the beams of `queries` [Q, D] and fills `out`, two arrays [Q, min(B, C)].
@@ -303,6 +370,41 @@ impl Index {
     }
 
     #[getter]
+    fn num_features(&self) -> Option<usize> {
+        self.0.num_features()
+    }
+
+    #[getter]
+    fn num_candidates(&self) -> Option<usize> {
+        self.0.num_candidates()
+    }
+
+    #[getter]
+    fn num_neighbours(&self) -> Option<usize> {
+        self.0.num_neighbours()
+    }
+
+    #[getter]
+    fn has_ranker(&self) -> bool {
+        self.0.has_ranker()
+    }
+
+    #[getter]
+    fn has_neighbours(&self) -> bool {
+        self.0.has_neighbours()
+    }
+
+    #[getter]
+    fn has_label_texts(&self) -> bool {
+        self.0.has_label_texts()
+    }
+
+    #[getter]
+    fn has_fusion(&self) -> bool {
+        self.0.has_fusion()
+    }
+
+    #[getter]
     fn alpha(&self) -> f64 {
         self.0.defaults().alpha
     }
@@ -383,14 +485,19 @@ impl Index {
         search: impl FnOnce(&[f32], HitsMut<'_>, &mut dyn FnMut() -> bool) -> elias_idx::Result<()>
         + Send,
     ) -> PyResult<()> {
-        if queries.shape()[1] != self.0.dim() {
-            let (expected, received) = (self.0.dim(), queries.shape()[1]);
-            let message = format!("embeddings must have dim {expected}, got {received}");
-            return Err(PyValueError::new_err(message));
-        }
+        self.check_dim(queries)?;
         let queries = queries.as_slice()?;
         let out = HitsMut { ids: out.0.as_slice_mut()?, scores: out.1.as_slice_mut()? };
         interruptible(py, |stop| search(queries, out, stop))
+    }
+
+    fn check_dim(&self, queries: &PyReadonlyArray2<'_, f32>) -> PyResult<()> {
+        let (expected, received) = (self.0.dim(), queries.shape()[1]);
+        if expected == received {
+            return Ok(());
+        }
+        let message = format!("embeddings must have dim {expected}, got {received}");
+        Err(PyValueError::new_err(message))
     }
 
     fn names_or_error(&self) -> PyResult<&LabelNames> {
@@ -471,6 +578,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
     module.add("FormatError", module.py().get_type::<FormatError>())?;
+    module.add("EVIDENCE", elias_idx::EVIDENCE)?;
     module.add_class::<Index>()?;
     module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;

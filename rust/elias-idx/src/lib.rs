@@ -63,10 +63,11 @@ pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
 pub use fusion::neighbours::nearest_texts;
+pub use fusion::{EVIDENCE, EvidenceParts, FusionTrees};
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::LabelNames;
 pub use label_rows::{Dtype, LabelWeights};
-pub use search::{Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
+pub use search::{Evidence, Explanation, Explanations, Hits, HitsMut, Path, SearchOptions};
 pub use sparse::SparseRows;
 
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
