@@ -7,6 +7,7 @@
 from typing import TYPE_CHECKING, Any
 
 from elias_idx._core import EliasIdxError, FormatError, LabelFilter, __version__, instruction_set
+from elias_idx._fusion import EVIDENCE, Evidence, FusionTrees
 from elias_idx.index import Index
 from elias_idx.results import (
     Adjacency,
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from elias_idx.model import Model
 
 __all__ = [
+    "EVIDENCE",
     "Adjacency",
     "BeamResult",
     "ClusterEdges",
     "EliasIdxError",
+    "Evidence",
     "FormatError",
+    "FusionTrees",
     "Index",
     "LabelEdges",
     "LabelExplanation",

@@ -14,6 +14,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+SparseArrays = tuple[IntArray, npt.NDArray[np.int32], FloatArray, int]
+"""A sparse matrix by rows: indptr, indices, data, number of columns."""
 
 MAX_IDS = 2**32 - 2
 """The most labels or clusters: ids are 32-bit, and two are kept free."""
@@ -216,6 +218,33 @@ def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:
     return csr
 
 
+def as_sparse(name: str, matrix: Any, shape: tuple[int, int]) -> SparseArrays:
+    """A CSR matrix, as for `as_csr`, of real numbers: indptr, indices, data and the number of columns.
+
+    Raises:
+        TypeError: arrays of other dtypes.
+        ValueError: another sparse format or shape.
+    """
+    indptr, indices, data = _csr_parts(name, matrix, shape, "[rows, columns]")
+    return (
+        to_int64(f"{name}.indptr", as_array(f"{name}.indptr", indptr, ndim=(1,))),
+        to_int32(f"{name}.indices", as_array(f"{name}.indices", indices, ndim=(1,))),
+        to_float32(f"{name}.data", as_array(f"{name}.data", data, ndim=(1,))),
+        shape[1],
+    )
+
+
+def num_rows(name: str, matrix: Any) -> int:
+    """The rows of what is meant as a CSR matrix.
+
+    Raises:
+        TypeError: it isn't one.
+    """
+    if not is_csr(matrix):
+        raise TypeError(f"{name} must be a CSR matrix, such as SciPy's, got {type(matrix).__name__}")
+    return len(matrix[0]) - 1 if isinstance(matrix, tuple) else int(matrix.shape[0])
+
+
 def as_filter_rows(rows: Any, shape: tuple[int, int]) -> tuple[IntArray, IntArray, BoolArray]:
     """The allowed labels of each query, a CSR matrix [Q, L] as for `as_csr`: indptr, indices, and what isn't 0.
 
@@ -323,6 +352,16 @@ def to_int64(name: str, array: npt.NDArray[Any]) -> IntArray:
     if array.dtype.kind == "u" and array.size > 0 and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}, which is out of range")
     return np.require(array, np.int64, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def to_int32(name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The array as C-contiguous, aligned int32 in native byte order; no copy if it is that."""
+    if array.dtype != np.int32:
+        wide = to_int64(name, array)
+        if wide.size > 0 and not (wide.min() >= -(2**31) and wide.max() < 2**31):
+            raise ValueError(f"{name} holds ids beyond 32 bits")
+        array = wide.astype(np.int32)
+    return np.require(array, np.int32, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def _described(value: Any) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "EVIDENCE",
     "EliasIdxError",
     "FormatError",
     "Index",
@@ -59,7 +60,11 @@ _Ragged: TypeAlias = tuple[_I64, _I64, _F32]
 _Gradients: TypeAlias = tuple[_I64, _F32, _F32]
 _Mode: TypeAlias = Literal["evaluate", "collect", "apply"]
 
+# Trees: offsets, columns, thresholds, children, values.
+_Trees: TypeAlias = tuple[_I64, _I32, _F32, _I32, _F32]
+
 __version__: Final[str]
+EVIDENCE: Final[list[str]]
 
 class EliasIdxError(Exception): ...
 class FormatError(EliasIdxError): ...
@@ -89,7 +94,29 @@ class Index:
         num_threads: int | None,
         filter: _Filter | None,
         min_score: float | None,
+        sparse: _Csr | None,
+        num_candidates: int | None,
     ) -> None: ...
+    def evidence(
+        self,
+        queries: _F32,
+        sparse: _Csr,
+        beam_size: int | None,
+        shortlist_size: int | None,
+        num_threads: int | None,
+        num_candidates: int | None,
+    ) -> tuple[_I64, _I64, _F32]: ...
+    def with_evidence(
+        self,
+        num_features: int,
+        num_candidates: int,
+        num_neighbours: int,
+        label_counts: _U32,
+        ranker: tuple[_Csr, _F32] | None,
+        neighbours: tuple[_Csr, _Csr] | None,
+        label_texts: _Csr | None,
+    ) -> Index: ...
+    def with_fusion(self, linear: _F32, bias: float, trees: _Trees | None) -> Index: ...
     def beam(
         self,
         queries: _F32,
@@ -137,6 +164,20 @@ class Index:
     def has_screen(self) -> bool: ...
     @property
     def has_names(self) -> bool: ...
+    @property
+    def num_features(self) -> int | None: ...
+    @property
+    def num_candidates(self) -> int | None: ...
+    @property
+    def num_neighbours(self) -> int | None: ...
+    @property
+    def has_ranker(self) -> bool: ...
+    @property
+    def has_neighbours(self) -> bool: ...
+    @property
+    def has_label_texts(self) -> bool: ...
+    @property
+    def has_fusion(self) -> bool: ...
     @property
     def alpha(self) -> float: ...
     @property

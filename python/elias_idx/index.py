@@ -19,6 +19,7 @@ from elias_idx import _core as core
 from elias_idx._arrays import FloatArray, IntArray
 from elias_idx._core import LabelFilter
 from elias_idx._explain import Sizes, explanation
+from elias_idx._fusion import WithFusion
 from elias_idx.results import (
     Adjacency,
     BeamResult,
@@ -37,7 +38,7 @@ Dtype: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 """What label classifiers can be stored as."""
 
 
-class Index:
+class Index(WithFusion):
     """A learned search index over labels (ELIAS, Gupta et al. 2022); immutable and thread-safe.
 
     Made by `Index.build` or `Index.load`. Searches run outside the GIL, with the help of one pool of threads
@@ -47,8 +48,6 @@ class Index:
     """
 
     __slots__ = ("__weakref__", "_core")
-
-    _core: core.Index
 
     def __init__(self) -> None:
         raise TypeError("an Index is made by Index.build(...) or Index.load(path)")
@@ -227,6 +226,8 @@ class Index:
         num_threads: int | None = None,
         filter: Any = None,
         min_score: float | None = None,
+        sparse: Any = None,
+        num_candidates: int | None = None,
         out: tuple[IntArray, FloatArray] | None = None,
     ) -> SearchResult:
         """Finds the k best labels of each query.
@@ -245,6 +246,10 @@ class Index:
                 dropped before the shortlist is cut, and the beam widens to the fewest best clusters, at least B, that
                 lead to S allowed labels: what few labels are allowed are all found, if any cluster leads to them.
             min_score: Labels with a lower score are left out, and the row is padded instead.
+            sparse: The queries' sparse features, a CSR matrix [Q, F] of rows of length 1, for an index with fusion: the
+                best labels of the dense search and those of the nearest training texts are scored by all that is
+                known of them (see `evidence`). Without it the dense model alone is searched.
+            num_candidates: R, labels of the dense search that are scored so, at least k; None means the index's own.
             out: Arrays to write labels (int64) and scores (float32) to, both of the shape of the result and
                 C-contiguous; they are returned.
 
@@ -254,7 +259,8 @@ class Index:
         Raises:
             ValueError: another dim, NaN or infinity (the row is named), numbers below 1, a filter of another index or
                 of another number of queries, a `min_score` of NaN, an `out` of another shape or layout or that
-                overlaps the embeddings.
+                overlaps the embeddings, `sparse` of another shape, with rows whose columns don't ascend or for an
+                index without fusion, `num_candidates` without `sparse`.
             TypeError: embeddings that aren't numbers, sizes that aren't integers, another kind of filter, an `out` of
                 other dtypes.
             MemoryError: k results a query don't fit into memory.
@@ -266,13 +272,14 @@ class Index:
         sizes = self._sizes(beam_size, shortlist_size, num_threads)
         allowed = self._as_filter(filter, len(queries))
         least = None if min_score is None else _arrays.as_float("min_score", min_score)
+        fused = self._as_fused(sparse, num_candidates, len(queries))
         if out is None:
             results = _empty_results(len(queries), k)
-            self._core.search(queries, results, *sizes, allowed, least)
+            self._core.search(queries, results, *sizes, allowed, least, *fused)
             return SearchResult(*_first_if(single, results))
         labels, scores = _arrays.as_out(out, (k,) if single else (len(queries), k), queries)
         rows = labels.reshape(len(queries), k), scores.reshape(len(queries), k)
-        self._core.search(queries, rows, *sizes, allowed, least)
+        self._core.search(queries, rows, *sizes, allowed, least, *fused)
         return SearchResult(labels, scores)
 
     def search_batches(
@@ -285,6 +292,8 @@ class Index:
         num_threads: int | None = None,
         filter: Any = None,
         min_score: float | None = None,
+        sparse: Iterable[Any] | None = None,
+        num_candidates: int | None = None,
     ) -> Iterator[SearchResult]:
         """Searches for one item after the other, each when its result is asked for.
 
@@ -296,6 +305,8 @@ class Index:
             num_threads: Threads to use at most.
             filter: One filter for all queries.
             min_score: Labels with a lower score are left out.
+            sparse: CSR matrices as for `search`, as many as there are items.
+            num_candidates: R.
 
         Returns:
             An iterator over the results, one an item.
@@ -313,9 +324,18 @@ class Index:
             "filter": filter if filter is None or isinstance(filter, LabelFilter) else self.label_filter(filter),
             "min_score": min_score,
         }
-        # A search for nothing looks at all arguments.
-        self.search(np.empty((0, self.dim), dtype=np.float32), k, **options)
-        return (self.search(embeddings, k, **options) for embeddings in batches)
+        nothing = np.empty((0, self.dim), dtype=np.float32)
+        if sparse is None:
+            # A search for nothing looks at all arguments.
+            self.search(nothing, k, num_candidates=num_candidates, **options)
+            return (self.search(embeddings, k, **options) for embeddings in batches)
+        if not isinstance(sparse, Iterable) or _arrays.is_csr(sparse):
+            raise TypeError(f"sparse must be an iterable of CSR matrices, got {type(sparse).__name__}")
+        options["num_candidates"] = num_candidates
+        no_features = (np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+        self.search(nothing, k, sparse=no_features, **options)
+        pairs = zip(batches, sparse, strict=True)
+        return (self.search(embeddings, k, sparse=features, **options) for embeddings, features in pairs)
 
     def beam(
         self, embeddings: npt.ArrayLike, *, beam_size: int | None = None, num_threads: int | None = None

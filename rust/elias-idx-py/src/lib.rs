@@ -8,6 +8,7 @@ mod ensemble;
 mod errors;
 mod explain;
 mod filter;
+mod fusion;
 mod ranker;
 mod sparse;
 mod train;
@@ -31,6 +32,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use errors::{EliasIdxError, FormatError, raise};
 use explain::Explanations;
 use filter::{Filter, LabelFilter};
+use sparse::Csr;
 use writer::{IndexWriter, destination};
 
 /// A read-only, thread-safe index; see `elias_idx.Index`.
@@ -101,7 +103,7 @@ impl Index {
     }
 
     /// Searches for `queries` [Q, D] and fills `out`, two arrays [Q, k].
-    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter, min_score))]
+    #[pyo3(signature = (queries, out, beam_size, shortlist_size, num_threads, filter, min_score, sparse, num_candidates))]
     #[expect(clippy::too_many_arguments, reason = "a search has many options")]
     fn search(
         &self,
@@ -113,13 +115,17 @@ impl Index {
         num_threads: Option<usize>,
         filter: Option<Filter<'_>>,
         min_score: Option<f64>,
+        sparse: Option<Csr<'_>>,
+        num_candidates: Option<usize>,
     ) -> PyResult<()> {
         let options = SearchOptions {
             beam_size,
             shortlist_size,
             num_threads,
             min_score,
-            ..SearchOptions::default()
+            sparse: sparse.as_ref().map(sparse::rows).transpose()?,
+            num_candidates,
+            filter: None,
         };
         let k = out.0.shape()[1];
         filter::with_filter(&self.0, filter, options, |options| {
@@ -127,6 +133,67 @@ impl Index {
                 self.0.search_into(queries, k, options, out, stop)
             })
         })
+    }
+
+    /// The candidates of `queries` [Q, D] with the features `sparse` [Q, F], and their evidence: offsets, labels,
+    /// values [n, P].
+    #[pyo3(signature = (queries, sparse, beam_size, shortlist_size, num_threads, num_candidates))]
+    #[expect(clippy::too_many_arguments, reason = "a search has many options")]
+    fn evidence<'py>(
+        &self,
+        py: Python<'py>,
+        queries: PyReadonlyArray2<'_, f32>,
+        sparse: Csr<'_>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        num_threads: Option<usize>,
+        num_candidates: Option<usize>,
+    ) -> PyResult<fusion::Evidence<'py>> {
+        let options = SearchOptions {
+            beam_size,
+            shortlist_size,
+            num_threads,
+            sparse: Some(sparse::rows(&sparse)?),
+            num_candidates,
+            ..SearchOptions::default()
+        };
+        check_dim(&self.0, &queries)?;
+        let queries = queries.as_slice()?;
+        let found = interruptible(py, |stop| self.0.evidence(queries, &options, stop))?;
+        fusion::to_arrays(py, found)
+    }
+
+    /// The same index with what evidence is computed from.
+    #[pyo3(signature = (num_features, num_candidates, num_neighbours, label_counts, ranker, neighbours, label_texts))]
+    #[expect(clippy::too_many_arguments, reason = "they are the parts of an index")]
+    fn with_evidence(
+        &self,
+        py: Python<'_>,
+        num_features: usize,
+        num_candidates: usize,
+        num_neighbours: usize,
+        label_counts: PyReadonlyArray1<'_, u32>,
+        ranker: Option<(Csr<'_>, PyReadonlyArray1<'_, f32>)>,
+        neighbours: Option<(Csr<'_>, Csr<'_>)>,
+        label_texts: Option<Csr<'_>>,
+    ) -> PyResult<Self> {
+        let sizes = (num_features, num_candidates, num_neighbours);
+        let parts = fusion::parts(sizes, &label_counts, &ranker, &neighbours, &label_texts)?;
+        py.detach(|| self.0.with_evidence(&parts)).map(Self).map_err(raise)
+    }
+
+    /// The same index with what makes scores of evidence.
+    #[pyo3(signature = (linear, bias, trees))]
+    fn with_fusion(
+        &self,
+        py: Python<'_>,
+        linear: PyReadonlyArray1<'_, f32>,
+        bias: f32,
+        trees: Option<fusion::Trees<'_>>,
+    ) -> PyResult<Self> {
+        let trees = trees.as_ref().map(fusion::trees).transpose()?;
+        let linear = linear.as_slice()?;
+        py.detach(|| self.0.with_fusion(linear, bias, trees.as_ref())).map(Self).map_err(raise)
     }
 
     /// Finds the beams of `queries` [Q, D] and fills `out`, two arrays [Q, min(B, C)].
@@ -305,6 +372,41 @@ impl Index {
     #[getter]
     fn has_names(&self) -> bool {
         self.0.label_names().is_some()
+    }
+
+    #[getter]
+    fn num_features(&self) -> Option<usize> {
+        self.0.num_features()
+    }
+
+    #[getter]
+    fn num_candidates(&self) -> Option<usize> {
+        self.0.num_candidates()
+    }
+
+    #[getter]
+    fn num_neighbours(&self) -> Option<usize> {
+        self.0.num_neighbours()
+    }
+
+    #[getter]
+    fn has_ranker(&self) -> bool {
+        self.0.has_ranker()
+    }
+
+    #[getter]
+    fn has_neighbours(&self) -> bool {
+        self.0.has_neighbours()
+    }
+
+    #[getter]
+    fn has_label_texts(&self) -> bool {
+        self.0.has_label_texts()
+    }
+
+    #[getter]
+    fn has_fusion(&self) -> bool {
+        self.0.has_fusion()
     }
 
     #[getter]
@@ -499,6 +601,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
     module.add("FormatError", module.py().get_type::<FormatError>())?;
+    module.add("EVIDENCE", elias_idx::EVIDENCE)?;
     module.add_class::<Index>()?;
     module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;

@@ -159,6 +159,22 @@ pub enum ArgumentError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A matrix has another shape than the others imply.
+    #[error("{name} must be {expected:?}, got {received:?}")]
+    WrongShape {
+        /// The argument.
+        name: &'static str,
+        /// Rows and columns that the other arguments imply.
+        expected: [usize; 2],
+        /// What was passed.
+        received: [usize; 2],
+    },
+    /// The index lacks what a call with sparse features takes.
+    #[error("{0}")]
+    NoFusion(&'static str),
+    /// The trees of a fusion aren't proper.
+    #[error("trees: {0}")]
+    BadTrees(String),
     /// There can't be so many clusters.
     #[error("num_clusters must be from 1 to the number of labels, {expected}, got {received}")]
     BadNumClusters {

@@ -14,6 +14,7 @@ use crate::format::manifest::Dims;
 use crate::format::read::Files;
 use crate::format::schema::{self, Element};
 use crate::format::write::{Destination, Store};
+use crate::fusion::Fusion;
 use crate::label_names::LabelNames;
 use crate::label_rows::{Dtype, ExactRows, FloatRows, LabelWeights};
 use crate::matrix::{Matrix, Tensor, check_finite};
@@ -89,6 +90,8 @@ pub struct Index {
     pub(crate) label_names: Option<LabelNames>,
     pub(crate) cluster_panels: Option<Panels>,
     pub(crate) label_codes: Option<CodedRows>,
+    /// For searches with sparse features.
+    pub(crate) fusion: Option<Fusion>,
     /// Memory for searches.
     pub(crate) workers: Workers,
     pub(crate) by_label: LazyByLabel,
@@ -153,6 +156,7 @@ impl Index {
             label_bias: bias(&files, schema::LABEL_BIAS, num_labels)?,
             label_projection,
             label_names: label_names(&files)?,
+            fusion: Fusion::open(&files)?,
             files,
             source: None,
         })
@@ -243,7 +247,7 @@ impl Index {
     /// Bytes of each tensor, by its name in the format's specification.
     #[must_use]
     pub fn memory(&self) -> BTreeMap<&'static str, usize> {
-        let known = schema::TENSORS.into_iter();
+        let known = schema::tensors();
         known.filter_map(|name| self.files.data_bytes(name).map(|bytes| (name, bytes))).collect()
     }
 

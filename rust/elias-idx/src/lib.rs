@@ -64,13 +64,14 @@ pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
 pub use fusion::neighbours::nearest_texts;
+pub use fusion::{EVIDENCE, EvidenceParts, FusionTrees};
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::{LabelNames, SharedLabels};
 pub use label_rows::{Dtype, LabelWeights};
 pub use progress::Progress;
 pub use search::{
-    EnsembleMember, EnsembleOptions, Explanation, Explanations, Hits, HitsMut, Path, SearchOptions,
-    search_ensemble,
+    EnsembleMember, EnsembleOptions, Evidence, Explanation, Explanations, Hits, HitsMut, Path,
+    SearchOptions, search_ensemble,
 };
 pub use sparse::SparseRows;
 

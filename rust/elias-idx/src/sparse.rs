@@ -48,6 +48,33 @@ impl SparseRows<'_> {
         }
         Ok(())
     }
+
+    /// [`check`](Self::check), and that the columns of each row ascend.
+    pub(crate) fn check_sorted(&self, name: &'static str) -> Result<(), ArgumentError> {
+        self.check(name)?;
+        let ascends = |row: &[i64]| {
+            self.columns[row[0] as usize..row[1] as usize].is_sorted_by(|one, next| one < next)
+        };
+        if self.offsets.windows(2).all(ascends) {
+            return Ok(());
+        }
+        let reason =
+            "a row's columns don't ascend: sum_duplicates() sorts them and adds up equal ones";
+        Err(ArgumentError::BadMatrix { name, reason })
+    }
+
+    /// [`check_sorted`](Self::check_sorted), and the shape.
+    pub(crate) fn check_shape(
+        &self,
+        name: &'static str,
+        (rows, columns): (usize, usize),
+    ) -> Result<(), ArgumentError> {
+        let (expected, received) = ([rows, columns], [self.len(), self.num_columns]);
+        if expected != received {
+            return Err(ArgumentError::WrongShape { name, expected, received });
+        }
+        self.check_sorted(name)
+    }
 }
 
 pub(crate) fn all_finite(values: &[f32]) -> bool {

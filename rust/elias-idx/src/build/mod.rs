@@ -6,7 +6,7 @@ mod clusters;
 mod labels;
 
 use crate::error::{ArgumentError, Result};
-use crate::format::manifest::Dims;
+use crate::format::manifest::{Dims, FusionSizes};
 use crate::format::schema;
 use crate::format::write::{Destination, Store, Stored};
 use crate::index::{Defaults, Index, Loading, check_positive};
@@ -118,7 +118,7 @@ impl Index {
         let dims = self.dims();
         let screen = has_screen(dims, dtype, screen)?;
         let mut store = Store::new(destination)?;
-        for name in schema::CONVERTED_AS_THEY_ARE {
+        for name in schema::converted_as_they_are() {
             if self.files().dtype(name).is_some() {
                 store.copy(self.files(), name)?;
             }
@@ -140,7 +140,7 @@ impl Index {
             labels.push_all(self.exact_rows(), self.label_bias())?;
             labels.finish(&mut store)?;
         }
-        finish(store, dims, self.defaults(), dtype)
+        finish(store, dims, self.defaults(), self.files().manifest.fusion.clone(), dtype)
     }
 }
 
@@ -237,7 +237,7 @@ impl IndexWriter {
         self.check()?;
         self.adjacency.finish(&mut self.store)?;
         self.labels.finish(&mut self.store)?;
-        finish(self.store, self.dims, self.defaults, self.dtype)
+        finish(self.store, self.dims, self.defaults, None, self.dtype)
     }
 
     fn check(&self) -> Result<(), ArgumentError> {
@@ -245,8 +245,15 @@ impl IndexWriter {
     }
 }
 
-fn finish(store: Store, dims: Dims, defaults: Defaults, dtype: Dtype) -> Result<Index> {
-    match store.finish(dims, defaults, schema::required_feature(dtype))? {
+/// Ends an index and opens it.
+pub(crate) fn finish(
+    store: Store,
+    dims: Dims,
+    defaults: Defaults,
+    fusion: Option<FusionSizes>,
+    dtype: Dtype,
+) -> Result<Index> {
+    match store.finish(dims, defaults, fusion, schema::required_feature(dtype))? {
         Stored::Memory(files) => Index::from_open_files(*files),
         Stored::Folder(path) => Index::load(path, Loading::Map),
     }

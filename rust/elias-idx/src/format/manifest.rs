@@ -26,6 +26,9 @@ pub(crate) struct Manifest {
     required_features: Vec<String>,
     pub(crate) dims: Dims,
     pub(crate) defaults: Defaults,
+    /// There if the index has what evidence takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fusion: Option<FusionSizes>,
     pub(crate) tensors: BTreeMap<String, TensorEntry>,
 }
 
@@ -36,6 +39,19 @@ pub(crate) struct Dims {
     pub(crate) num_clusters: usize,
     pub(crate) dim: usize,
     pub(crate) label_dim: usize,
+}
+
+/// What evidence is computed with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FusionSizes {
+    /// F.
+    pub(crate) num_features: usize,
+    /// R: labels of the dense search that are candidates.
+    pub(crate) num_candidates: usize,
+    /// Training texts that vote.
+    pub(crate) num_neighbours: usize,
+    /// The names of the columns, in order.
+    pub(crate) evidence: Vec<String>,
 }
 
 /// One tensor's file.
@@ -61,6 +77,7 @@ impl Manifest {
     pub(crate) fn new(
         dims: Dims,
         defaults: Defaults,
+        fusion: Option<FusionSizes>,
         required_feature: Option<&str>,
         tensors: BTreeMap<String, TensorEntry>,
     ) -> Self {
@@ -71,6 +88,7 @@ impl Manifest {
             required_features: required_feature.into_iter().map(str::to_owned).collect(),
             dims,
             defaults,
+            fusion,
             tensors,
         }
     }
@@ -123,6 +141,7 @@ impl Manifest {
             return Err(format!("more than {MAX_IDS} labels or clusters"));
         }
         self.defaults.check().map_err(|error| error.to_string())?;
+        self.fusion.as_ref().map_or(Ok(()), FusionSizes::check)?;
         let mut owners = BTreeMap::new();
         for (name, entry) in &self.tensors {
             if let Some(other) = owners.insert(&entry.file, name) {
@@ -134,6 +153,18 @@ impl Manifest {
                     entry.file
                 ));
             }
+        }
+        Ok(())
+    }
+}
+
+impl FusionSizes {
+    fn check(&self) -> Result<(), String> {
+        if [self.num_features, self.num_candidates, self.num_neighbours].contains(&0) {
+            return Err("all sizes of fusion must be at least 1".to_owned());
+        }
+        if self.num_features > MAX_IDS {
+            return Err(format!("more than {MAX_IDS} features"));
         }
         Ok(())
     }
@@ -185,7 +216,7 @@ mod tests {
             sha256: "ab".repeat(32),
         };
         let tensors = BTreeMap::from([("cluster_bias".to_owned(), entry)]);
-        Manifest::new(dims, Defaults::default(), None, tensors)
+        Manifest::new(dims, Defaults::default(), None, None, tensors)
     }
 
     /// The manifest with a piece of its text replaced and the checksum made anew.

@@ -112,6 +112,14 @@ impl Files {
         (&self.manifest.tensors[name], &self.held[name])
     }
 
+    /// A tensor's whole file, shared.
+    ///
+    /// # Panics
+    /// If there is no such tensor.
+    pub(crate) fn held(&self, name: &str) -> Arc<Bytes> {
+        self.held[name].clone()
+    }
+
     /// Bytes of a tensor, its file's header not counted.
     pub(crate) fn data_bytes(&self, name: &str) -> Option<usize> {
         let entry = self.manifest.tensors.get(name)?;

@@ -19,8 +19,44 @@ pub(crate) const CLUSTER_PANEL_META: &str = "cluster_panel_meta";
 pub(crate) const LABEL_CODES: &str = "label_codes";
 pub(crate) const LABEL_CODE_META: &str = "label_code_meta";
 
+pub(crate) const LABEL_COUNTS: &str = "label_counts";
+pub(crate) const RANKER: SparseNames =
+    SparseNames { offsets: "ranker_offsets", columns: "ranker_features", values: "ranker_weights" };
+pub(crate) const RANKER_BIAS: &str = "ranker_bias";
+pub(crate) const LABEL_TEXTS: SparseNames = SparseNames {
+    offsets: "label_text_offsets",
+    columns: "label_text_features",
+    values: "label_text_weights",
+};
+pub(crate) const NEIGHBOURS: SparseNames = SparseNames {
+    offsets: "neighbour_offsets",
+    columns: "neighbour_texts",
+    values: "neighbour_values",
+};
+pub(crate) const NEIGHBOUR_LABEL_OFFSETS: &str = "neighbour_label_offsets";
+pub(crate) const NEIGHBOUR_LABELS: &str = "neighbour_labels";
+pub(crate) const FUSION_LINEAR: &str = "fusion_linear";
+pub(crate) const FUSION_TREE_OFFSETS: &str = "fusion_tree_offsets";
+pub(crate) const FUSION_TREE_COLUMNS: &str = "fusion_tree_columns";
+pub(crate) const FUSION_TREE_THRESHOLDS: &str = "fusion_tree_thresholds";
+pub(crate) const FUSION_TREE_CHILDREN: &str = "fusion_tree_children";
+pub(crate) const FUSION_TREE_VALUES: &str = "fusion_tree_values";
+
+/// The tensors of a sparse matrix by rows.
+#[derive(Clone, Copy)]
+pub(crate) struct SparseNames {
+    pub(crate) offsets: &'static str,
+    pub(crate) columns: &'static str,
+    pub(crate) values: &'static str,
+}
+
 /// All tensor names of version 1.
-pub(crate) const TENSORS: [&str; 14] = [
+pub(crate) fn tensors() -> impl Iterator<Item = &'static str> {
+    DENSE_TENSORS.into_iter().chain(EVIDENCE_TENSORS).chain(FUSION_TENSORS)
+}
+
+/// Those of the dense model.
+pub(crate) const DENSE_TENSORS: [&str; 14] = [
     CLUSTER_WEIGHTS,
     CLUSTER_BIAS,
     ADJACENCY_OFFSETS,
@@ -37,8 +73,39 @@ pub(crate) const TENSORS: [&str; 14] = [
     LABEL_CODE_META,
 ];
 
+/// What evidence is computed from, beside the dense model.
+pub(crate) const EVIDENCE_TENSORS: [&str; 13] = [
+    LABEL_COUNTS,
+    RANKER.offsets,
+    RANKER.columns,
+    RANKER.values,
+    RANKER_BIAS,
+    LABEL_TEXTS.offsets,
+    LABEL_TEXTS.columns,
+    LABEL_TEXTS.values,
+    NEIGHBOURS.offsets,
+    NEIGHBOURS.columns,
+    NEIGHBOURS.values,
+    NEIGHBOUR_LABEL_OFFSETS,
+    NEIGHBOUR_LABELS,
+];
+
+/// What makes scores of evidence.
+pub(crate) const FUSION_TENSORS: [&str; 6] = [
+    FUSION_LINEAR,
+    FUSION_TREE_OFFSETS,
+    FUSION_TREE_COLUMNS,
+    FUSION_TREE_THRESHOLDS,
+    FUSION_TREE_CHILDREN,
+    FUSION_TREE_VALUES,
+];
+
 /// Tensors that don't depend on the dtype of the label weights, nor on whether there is a screen.
-pub(crate) const CONVERTED_AS_THEY_ARE: [&str; 8] = [
+pub(crate) fn converted_as_they_are() -> impl Iterator<Item = &'static str> {
+    OF_ANY_DTYPE.into_iter().chain(EVIDENCE_TENSORS).chain(FUSION_TENSORS)
+}
+
+const OF_ANY_DTYPE: [&str; 8] = [
     CLUSTER_WEIGHTS,
     CLUSTER_BIAS,
     ADJACENCY_OFFSETS,
@@ -63,6 +130,9 @@ impl Element for u64 {
 }
 impl Element for u32 {
     const DTYPE: &'static str = "U32";
+}
+impl Element for i32 {
+    const DTYPE: &'static str = "I32";
 }
 impl Element for u8 {
     const DTYPE: &'static str = "U8";

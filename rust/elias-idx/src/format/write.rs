@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::{self, Dims, Manifest, TensorEntry};
+use super::manifest::{self, Dims, FusionSizes, Manifest, TensorEntry};
 use super::publish::{Staging, Target};
 use super::read::Files;
 use super::schema::{self, Element};
@@ -124,15 +124,24 @@ impl Store {
         Err(files.error(&entry.file, FormatError::Checksum))
     }
 
+    /// Another index's tensor: its very bytes in memory, mapped or not, unlike [`Store::copy`].
+    pub(crate) fn share(&mut self, files: &Files, name: &str) -> Result<()> {
+        let Place::Memory(held) = &mut self.place else { return self.copy(files, name) };
+        held.insert(name.to_owned(), files.held(name));
+        self.entries.insert(name.to_owned(), files.file(name).0.clone());
+        Ok(())
+    }
+
     /// Writes the manifest and puts a folder in its place.
     pub(crate) fn finish(
         mut self,
         dims: Dims,
         defaults: Defaults,
+        fusion: Option<FusionSizes>,
         required_feature: Option<&str>,
     ) -> Result<Stored> {
         let entries = std::mem::take(&mut self.entries);
-        self.publish(Manifest::new(dims, defaults, required_feature, entries).to_bytes())
+        self.publish(Manifest::new(dims, defaults, fusion, required_feature, entries).to_bytes())
     }
 
     /// [`Store::finish`] with the manifest of the index that all files were copied from.
@@ -257,8 +266,7 @@ fn check_replaceable(target: &Target) -> Result<()> {
         Ok(_) => return refuse("is not an elias_idx index: its index.json is another's".into()),
         Err(_) => return refuse("is not an elias_idx index: it has no index.json".into()),
     };
-    let mut files: Vec<String> =
-        schema::TENSORS.iter().map(|name| schema::file_name(name)).collect();
+    let mut files: Vec<String> = schema::tensors().map(schema::file_name).collect();
     files.push(MANIFEST_FILE.to_owned());
     if let Ok(manifest) = Manifest::parse(&manifest) {
         files.extend(manifest.tensors.into_values().map(|entry| entry.file));

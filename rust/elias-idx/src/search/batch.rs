@@ -7,6 +7,7 @@ use super::label_major::{MAX_PAIRS, MAX_QUERIES};
 use super::plan::Plan;
 use super::worker::{Block, Worker};
 use crate::error::Result;
+use crate::fusion::NUM_COLUMNS;
 use crate::threads::{self, Hook, Pulse};
 
 /// Which step's results are wanted.
@@ -15,6 +16,20 @@ pub(crate) enum Goal {
     Beam,
     Shortlist,
     Search,
+    /// Candidates and their evidence.
+    Evidence,
+}
+
+impl Goal {
+    /// Whether labels are scored.
+    pub(crate) fn is_scored(self) -> bool {
+        matches!(self, Self::Search | Self::Evidence)
+    }
+
+    /// Numbers for each result, beside its id.
+    pub(crate) fn values(self) -> usize {
+        if self == Self::Evidence { NUM_COLUMNS } else { 1 }
+    }
 }
 
 /// The memory of workers at rest, kept for later calls: of no more than there are CPUs.
@@ -51,7 +66,8 @@ impl Workers {
     }
 }
 
-/// Runs the steps up to `goal` for `queries` \[Q, D\]; `out` holds `width` results for each.
+/// Runs the steps up to `goal` for `queries` \[Q, D\]; `out` holds `width` results for each, with
+/// [`Goal::values`] numbers a result in place of its score.
 pub(crate) fn run(
     plan: &Plan<'_>,
     goal: Goal,
@@ -62,13 +78,14 @@ pub(crate) fn run(
     hook: Hook<'_>,
 ) -> Result<()> {
     let num_queries = queries.len() / plan.dim();
+    let values = width * goal.values();
     if num_queries == 0 {
         return Ok(());
     }
     if num_queries < num_threads && plan.worth_sharing() {
         return threads::lead(num_threads, hook, |team| {
             let mut worker = plan.workers.take();
-            let rows = out.ids.chunks_mut(width).zip(out.scores.chunks_mut(width));
+            let rows = out.ids.chunks_mut(width).zip(out.scores.chunks_mut(values));
             let mut rows = queries.chunks(plan.dim()).zip(rows).enumerate();
             let result = rows.try_for_each(|(first, (queries, row))| {
                 let out = HitsMut { ids: row.0, scores: row.1 };
@@ -83,7 +100,7 @@ pub(crate) fn run(
         queries
             .chunks(block * plan.dim())
             .zip(out.ids.chunks_mut(block * width))
-            .zip(out.scores.chunks_mut(block * width))
+            .zip(out.scores.chunks_mut(block * values))
             .enumerate()
             .map(|(i, ((queries, ids), scores))| {
                 let out = HitsMut { ids, scores };

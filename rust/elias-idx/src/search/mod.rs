@@ -10,7 +10,7 @@
 //! `batch` runs them for many queries on several threads. Results are ordered by descending score,
 //! equal ones by the smaller id, and are the same for every thread count and split into batches.
 
-mod batch;
+pub(crate) mod batch;
 mod beam;
 pub(crate) mod best_paths;
 mod ensemble;
@@ -29,8 +29,10 @@ use std::sync::atomic::AtomicBool;
 use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, Result};
 use crate::filter::Filter;
+use crate::fusion::NUM_COLUMNS;
 use crate::index::{Index, check_positive};
 use crate::matrix::position_of_non_finite;
+use crate::sparse::SparseRows;
 use crate::storage::zeros;
 use crate::threads::{self, Hook, Pulse};
 use batch::Goal;
@@ -57,6 +59,12 @@ pub struct SearchOptions<'a> {
     pub filter: Option<Filter<'a>>,
     /// Labels with a final score below this are left out; not NaN.
     pub min_score: Option<f64>,
+    /// The queries' sparse features \[Q, F\], columns ascending within a row: scores are those of the index's
+    /// fusion then. Beams and shortlists don't look at them.
+    pub sparse: Option<SparseRows<'a>>,
+    /// R: labels of the dense search that are candidates of fusion, at least 1. Never fewer than results are
+    /// wanted.
+    pub num_candidates: Option<usize>,
 }
 
 /// Results of Q queries, `width` for each, best first; −1 and 0 where there are fewer.
@@ -68,6 +76,17 @@ pub struct Hits {
     pub ids: Vec<i64>,
     /// Scores \[Q, width\].
     pub scores: Vec<f32>,
+}
+
+/// The candidates of Q queries, n in all, and what is known of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Where those of each query start and end, \[Q + 1\].
+    pub offsets: Vec<i64>,
+    /// \[n\]: of each query those of the dense search, best first, then those with the most votes of its neighbours.
+    pub labels: Vec<i64>,
+    /// A row of [`EVIDENCE`](crate::EVIDENCE) for each, \[n, P\].
+    pub values: Vec<f32>,
 }
 
 /// Where results are to be written: as [`Hits`], in the caller's memory, Q · width elements each.
@@ -112,6 +131,24 @@ impl Index {
         stop: &mut dyn FnMut() -> bool,
     ) -> Result<()> {
         self.run(Goal::Search, queries, k, options, out, stop)
+    }
+
+    /// The candidates of each query with the sparse features `options.sparse`, and their evidence.
+    ///
+    /// # Errors
+    /// See above; [`ArgumentError::NoFusion`] where the index has nothing to compute evidence from.
+    pub fn evidence(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions<'_>,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<Evidence> {
+        let plan = Plan::new(self, options)?;
+        let Some(fused) = plan.fused else {
+            return Err(ArgumentError::NoFusion("evidence takes sparse features").into());
+        };
+        let hits = self.collect(Goal::Evidence, queries, fused.max_candidates(), options, stop)?;
+        Ok(Evidence::of(hits))
     }
 
     /// The beam of each query, min(B, C) clusters wide, with the cluster scores.
@@ -195,7 +232,8 @@ impl Index {
         stop: Hook<'_>,
     ) -> Result<Hits> {
         let len = (queries.len() / self.dim()).saturating_mul(width);
-        let mut hits = Hits { width, ids: zeros("results", len)?, scores: zeros("results", len)? };
+        let values = zeros("results", len.saturating_mul(goal.values()))?;
+        let mut hits = Hits { width, ids: zeros("results", len)?, scores: values };
         let out = HitsMut { ids: &mut hits.ids, scores: &mut hits.scores };
         self.run(goal, queries, width, options, out, stop)?;
         Ok(hits)
@@ -216,10 +254,14 @@ impl Index {
         let num_queries = queries.len() / self.dim();
         let num_threads = num_threads(options)?;
         let expected = num_queries.saturating_mul(width);
-        for (name, received) in [("ids", out.ids.len()), ("scores", out.scores.len())] {
+        let values = out.scores.len() / goal.values();
+        for (name, received) in [("ids", out.ids.len()), ("scores", values)] {
             if received != expected {
                 return Err(ArgumentError::WrongLength { name, expected, received }.into());
             }
+        }
+        if let Some(fused) = &mut plan.fused {
+            fused.prepare(self, goal, num_queries, width)?;
         }
         if let Some(filter) = options.filter {
             filter.check(self, num_queries)?;
@@ -235,6 +277,25 @@ impl Index {
         let flag = AtomicBool::new(false);
         let mut pulse = Pulse::leader(&flag, stop);
         self.by_label.get(self.adjacency.view(), self.num_labels(), &mut || pulse.stopped())
+    }
+}
+
+impl Evidence {
+    /// Takes out the padding.
+    fn of(Hits { width, mut ids, mut scores }: Hits) -> Self {
+        let mut offsets = vec![0];
+        let mut end = 0;
+        for start in (0..ids.len()).step_by(width) {
+            let count = ids[start..start + width].iter().take_while(|&&id| id >= 0).count();
+            ids.copy_within(start..start + count, end);
+            scores
+                .copy_within(NUM_COLUMNS * start..NUM_COLUMNS * (start + count), NUM_COLUMNS * end);
+            end += count;
+            offsets.push(end as i64);
+        }
+        ids.truncate(end);
+        scores.truncate(NUM_COLUMNS * end);
+        Self { offsets, labels: ids, values: scores }
     }
 }
 

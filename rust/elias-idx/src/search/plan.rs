@@ -6,6 +6,7 @@ use crate::adjacency::AdjacencyView;
 use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, Result};
 use crate::filter::Filter;
+use crate::fusion::scorer::FusedSearch;
 use crate::index::{Index, check_positive};
 use crate::kernels::Kernels;
 use crate::label_rows::ExactRows;
@@ -36,6 +37,8 @@ pub(crate) struct Plan<'a> {
     /// S, at most L.
     pub(crate) shortlist_size: usize,
     pub(crate) filter: Option<Filter<'a>>,
+    /// There for queries with sparse features.
+    pub(crate) fused: Option<FusedSearch<'a>>,
     /// There when a filter is small enough to start from its labels.
     pub(crate) by_label: Option<&'a ByLabel>,
     /// Results with a score below this are left out.
@@ -71,6 +74,7 @@ impl<'a> Plan<'a> {
             beam_size: beam_size.min(index.dims.num_clusters),
             shortlist_size: shortlist_size.min(index.dims.num_labels),
             filter: options.filter,
+            fused: FusedSearch::new(index, options)?,
             by_label: None,
             min_score,
             kernels: Kernels::detect()?,
@@ -86,6 +90,11 @@ impl<'a> Plan<'a> {
         };
         let label = if self.label_codes.is_some() { 1 } else { size_of::<f32>() };
         clusters + self.shortlist_size * self.label_rows.cols() * label > MIN_BYTES_TO_SHARE
+    }
+
+    /// Labels that the dense search is to return where `width` results are wanted.
+    pub(crate) fn dense_width(&self, width: usize) -> usize {
+        self.fused.map_or(width, |fused| fused.num_candidates)
     }
 
     pub(crate) fn num_clusters(&self) -> usize {

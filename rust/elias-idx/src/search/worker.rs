@@ -12,6 +12,7 @@ use super::rerank::{self, Rerank};
 use super::shortlist::Shortlist;
 use super::top_k::{TopK, unkey};
 use crate::error::Result;
+use crate::fusion::scorer::{FusedQuery, Scorer};
 use crate::matrix::MatrixView;
 use crate::query_codes::{QueryCodes, QueryCodesSlice};
 use crate::threads::Loops;
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     label_major: LabelMajor,
     rerank: Rerank,
     top: TopK,
+    scorer: Scorer,
 }
 
 impl Worker {
@@ -61,10 +63,10 @@ impl Worker {
         loops: &mut impl Loops,
     ) -> Result<()> {
         let num_queries = queries.len() / plan.dim();
-        let label_major = goal == Goal::Search
+        let label_major = goal.is_scored()
             && num_queries >= LABEL_MAJOR
             && plan.label_codes.is_some()
-            && rerank::worth_screening(plan.shortlist_size, width);
+            && rerank::worth_screening(plan.shortlist_size, plan.dense_width(width));
         self.encode(plan, goal, queries);
         self.label_major.clear();
         let scan = (MAX_LOGITS / beam::logits_stride(plan)).clamp(1, MAX_SCAN);
@@ -76,7 +78,7 @@ impl Worker {
                 loops.proceed()?;
                 let place = query - range.start;
                 self.select_beam(plan, queries, query, place);
-                let (ids, scores) = row(&mut out, query, width);
+                let (ids, scores) = row(&mut out, query, (width, goal));
                 if goal == Goal::Beam {
                     let beam = self.beam.beam().iter();
                     write(beam.map(|entry| (entry.cluster, entry.score)), ids, scores);
@@ -102,12 +104,19 @@ impl Worker {
                 } else if label_major {
                     self.label_major.push(self.shortlist.labels(), self.shortlist.scores());
                 } else {
-                    self.rerank(plan, queries, query, (ids, scores), loops)?;
+                    let number = (block_start + query, query);
+                    self.rerank(plan, goal, queries, number, (ids, scores), loops)?;
                 }
             }
         }
         if label_major {
-            self.rerank_label_major(plan, width, (queries, out), loops)?;
+            self.rerank_label_major(
+                plan,
+                goal,
+                width,
+                Block { first: block_start, queries, out },
+                loops,
+            )?;
         }
         Ok(())
     }
@@ -117,7 +126,7 @@ impl Worker {
         let dim = plan.dim();
         self.codes.clear(dim);
         queries.chunks(dim).for_each(|query| self.codes.push(query));
-        let Some(projection) = plan.label_projection.filter(|_| goal == Goal::Search) else {
+        let Some(projection) = plan.label_projection.filter(|_| goal.is_scored()) else {
             return;
         };
         let label_dim = projection.rows();
@@ -151,12 +160,13 @@ impl Worker {
         self.beam.select(plan, query, logits, plan.beam_size);
     }
 
-    /// Scores the shortlist of a query.
+    /// Scores the shortlist of a query, given by its numbers in the call and in the block.
     fn rerank(
         &mut self,
         plan: &Plan<'_>,
+        goal: Goal,
         queries: &[f32],
-        query: usize,
+        (number, query): (usize, usize),
         (ids, scores): (&mut [i64], &mut [f32]),
         loops: &mut impl Loops,
     ) -> Result<()> {
@@ -164,9 +174,10 @@ impl Worker {
             label_queries(plan, queries, &self.projected, (&self.codes, &self.projected_codes));
         let codes = plan.label_codes.map(|_| codes.get(query));
         let shortlist = (self.shortlist.labels(), self.shortlist.scores());
-        let top = (&mut self.top, ids.len());
+        let top = (&mut self.top, plan.dense_width(ids.len()));
         self.rerank.run(plan, values.row(query), codes, shortlist, top, loops)?;
-        write(good_enough(plan, &mut self.top), ids, scores);
+        let query = FusedQuery::new(plan, number, values.row(query), shortlist);
+        conclude(plan, goal, &query, (&mut self.top, &mut self.scorer), (ids, scores));
         Ok(())
     }
 
@@ -174,20 +185,24 @@ impl Worker {
     fn rerank_label_major(
         &mut self,
         plan: &Plan<'_>,
+        goal: Goal,
         width: usize,
-        (queries, mut out): (&[f32], HitsMut<'_>),
+        Block { first: block_start, queries, mut out }: Block<'_>,
         loops: &mut impl Loops,
     ) -> Result<()> {
         let rows = plan.label_codes.expect("label by label only where there are codes");
         let (values, codes) =
             label_queries(plan, queries, &self.projected, (&self.codes, &self.projected_codes));
-        self.label_major.screen(plan, rows, codes, width, loops)?;
+        let dense_width = plan.dense_width(width);
+        self.label_major.screen(plan, rows, codes, dense_width, loops)?;
         for query in 0..codes.len() {
             let survivors = self.label_major.survivors(plan.kernels, query);
-            let top = (&mut self.top, width);
+            let top = (&mut self.top, dense_width);
             self.rerank.score_survivors(plan, values.row(query), survivors, top, loops)?;
-            let (ids, scores) = row(&mut out, query, width);
-            write(good_enough(plan, &mut self.top), ids, scores);
+            let shortlist = (survivors.labels, survivors.path_scores);
+            let out = row(&mut out, query, (width, goal));
+            let query = FusedQuery::new(plan, block_start + query, values.row(query), shortlist);
+            conclude(plan, goal, &query, (&mut self.top, &mut self.scorer), out);
         }
         Ok(())
     }
@@ -208,9 +223,31 @@ fn beam_query<'a>(
 }
 
 /// Where the results of a query go.
-fn row<'a>(out: &'a mut HitsMut<'_>, query: usize, width: usize) -> (&'a mut [i64], &'a mut [f32]) {
-    let range = query * width..(query + 1) * width;
-    (&mut out.ids[range.clone()], &mut out.scores[range])
+fn row<'a>(
+    out: &'a mut HitsMut<'_>,
+    query: usize,
+    (width, goal): (usize, Goal),
+) -> (&'a mut [i64], &'a mut [f32]) {
+    let values = width * goal.values();
+    (&mut out.ids[query * width..][..width], &mut out.scores[query * values..][..values])
+}
+
+/// Writes the results of a query whose dense search left the best labels in `top`.
+fn conclude(
+    plan: &Plan<'_>,
+    goal: Goal,
+    query: &FusedQuery<'_>,
+    (top, scorer): (&mut TopK, &mut Scorer),
+    (ids, values): (&mut [i64], &mut [f32]),
+) {
+    if let Some(fused) = &plan.fused {
+        scorer.collect(plan, fused, query, top.finish());
+        if goal == Goal::Evidence {
+            return scorer.write(ids, values);
+        }
+        scorer.score(plan, fused.fusion, top, ids.len());
+    }
+    write(good_enough(plan, top), ids, values);
 }
 
 /// What the label classifiers are multiplied with: the queries, or their projections.

@@ -1,0 +1,129 @@
+//! Sparse matrices as they are stored, and products of their rows with a query's features.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::read::Files;
+use crate::format::schema::SparseNames;
+use crate::format::write::Store;
+use crate::matrix::Tensor;
+use crate::sparse::{SparseRows, all_finite};
+
+/// Which columns each row has.
+pub(crate) struct Pattern {
+    /// \[R + 1\], ascending from 0 to nnz.
+    offsets: Tensor<u64>,
+    /// \[nnz\], ascending within a row.
+    columns: Tensor<u32>,
+}
+
+/// A sparse matrix by rows.
+pub(crate) struct SparseMatrix {
+    pattern: Pattern,
+    /// \[nnz\], finite.
+    values: Tensor<f32>,
+}
+
+impl Pattern {
+    /// Opens the tensors of these names, if the index has them, and checks them.
+    pub(crate) fn open(
+        files: &Files,
+        (offsets, columns): (&'static str, &'static str),
+        num_rows: usize,
+        num_columns: usize,
+    ) -> Result<Option<Self>> {
+        if files.shape(offsets).is_none() {
+            return Ok(None);
+        }
+        let pattern = Self {
+            offsets: files.tensor(offsets, &[num_rows + 1])?,
+            columns: files.tensor(columns, &[files.len_of(columns)])?,
+        };
+        if !pattern.has_sound_offsets() {
+            let nnz = pattern.columns().len();
+            let message = format!("must ascend from 0 to the number of entries, {nnz}");
+            return Err(files.invalid(offsets, message));
+        }
+        let is_sound = |&row: &usize| {
+            let row = &pattern.columns()[pattern.range(row)];
+            let ascends = row.is_sorted_by(|one, next| one < next);
+            ascends && row.last().is_none_or(|&last| (last as usize) < num_columns)
+        };
+        match (0..num_rows).find(|row| !is_sound(row)) {
+            None => Ok(Some(pattern)),
+            Some(row) => {
+                let message = format!("row {row} doesn't ascend to a column below {num_columns}");
+                Err(files.invalid(columns, message))
+            }
+        }
+    }
+
+    fn has_sound_offsets(&self) -> bool {
+        let (offsets, nnz) = (self.offsets(), self.columns().len() as u64);
+        offsets.first() == Some(&0) && offsets.last() == Some(&nnz) && offsets.is_sorted()
+    }
+
+    pub(crate) fn offsets(&self) -> &[u64] {
+        self.offsets.as_slice()
+    }
+
+    pub(crate) fn columns(&self) -> &[u32] {
+        self.columns.as_slice()
+    }
+
+    fn range(&self, row: usize) -> Range<usize> {
+        // The offsets index slices that are in memory, so they fit a usize.
+        self.offsets()[row] as usize..self.offsets()[row + 1] as usize
+    }
+
+    /// Writes which columns checked rows have.
+    pub(crate) fn put(
+        store: &mut Store,
+        (offsets, columns): (&'static str, &'static str),
+        rows: &SparseRows<'_>,
+    ) -> Result<()> {
+        // Checked rows have nothing negative.
+        store.put::<u64>(offsets, &[rows.offsets.len()], bytemuck::cast_slice(rows.offsets))?;
+        store.put::<u32>(columns, &[rows.columns.len()], bytemuck::cast_slice(rows.columns))
+    }
+}
+
+impl SparseMatrix {
+    /// Opens the tensors of these names, if the index has them, and checks them.
+    pub(crate) fn open(
+        files: &Files,
+        names: SparseNames,
+        num_rows: usize,
+        num_columns: usize,
+    ) -> Result<Option<Self>> {
+        let pattern = (names.offsets, names.columns);
+        let Some(pattern) = Pattern::open(files, pattern, num_rows, num_columns)? else {
+            return Ok(None);
+        };
+        let values: Tensor<f32> = files.tensor(names.values, &[pattern.columns().len()])?;
+        if !all_finite(values.as_slice()) {
+            return Err(files.invalid(names.values, "holds a value that isn't finite"));
+        }
+        Ok(Some(Self { pattern, values }))
+    }
+
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    pub(crate) fn values(&self) -> &[f32] {
+        self.values.as_slice()
+    }
+
+    /// Columns and values of a row.
+    pub(crate) fn row(&self, row: usize) -> (&[u32], &[f32]) {
+        let range = self.pattern.range(row);
+        (&self.pattern.columns()[range.clone()], &self.values()[range])
+    }
+
+    /// Writes checked rows.
+    pub(crate) fn put(store: &mut Store, names: SparseNames, rows: &SparseRows<'_>) -> Result<()> {
+        Pattern::put(store, (names.offsets, names.columns), rows)?;
+        store.put(names.values, &[rows.values.len()], rows.values)
+    }
+}
