@@ -33,6 +33,7 @@ def test_tables_take_what_their_shapes_say():
     assert part(config, SIZES, "label classifiers") == 5_000 * (100 * 4 + 4)
     assert part(config, SIZES, "label classifiers' momentum") == 5_000 * (100 * 4 + 4)
     assert part(config, SIZES, "encoder's table, momentum, second moment") == 40_000 * (2 * 100 * 4 + 4)
+    assert part(replace(config, label_dim=30), SIZES, "label classifiers") == 5_000 * (30 * 4 + 4)
     assert part(replace(config, label_dtype="bfloat16"), SIZES, "label classifiers") == 5_000 * (100 * 2 + 4)
 
 

@@ -14,8 +14,9 @@ import torch
 from elias_idx import Index, Model
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
-from elias_idx.train import TrainingSet, run_folder, train_model
+from elias_idx.train import TrainingSet, run_folder, stages, train_model
 from elias_idx.train.checkpoint import Progress
+from elias_idx.train.epoch import train_steps
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
 
@@ -119,20 +120,42 @@ def test_a_run_resumed_within_an_epoch_ends_like_an_undisturbed_one(data, traine
 
 def test_classifiers_in_bfloat16_resume_alike_and_are_about_as_good(data, trained, tmp_path, monkeypatch):
     config = replace(TINY, label_dtype="bfloat16")
-    model = train_model(data, tmp_path / "undisturbed", config)
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLog, "step", stop_at_step(55))
-        with pytest.raises(Stopped):
-            train_model(data, tmp_path / "stopped", replace(config, checkpoint_steps=4))
-    train_model(data, tmp_path / "stopped", config, if_exists="resume")
-    both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
-    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    _, model = resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step=55)
 
     in_float32 = Model.load(trained[0])
     assert not np.array_equal(model.index.label_weights, in_float32.index.label_weights)
     texts, labels = topic_texts(seed=1)
     found, expected = (one.evaluate(texts, labels, ks=(2,), recall_ks=()) for one in (model, in_float32))
     assert found.metrics["P@2"] == pytest.approx(expected.metrics["P@2"], abs=5)
+
+
+def resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step):
+    """The model of a run that stopped at a step and was resumed, and that of one that wasn't."""
+    undisturbed = train_model(data, tmp_path / "undisturbed", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", stop_at_step(step))
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "stopped", replace(config, checkpoint_steps=4))
+    resumed = train_model(data, tmp_path / "stopped", config, if_exists="resume")
+    both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    return resumed, undisturbed
+
+
+@pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])
+def test_a_label_projection_is_trained_resumed_and_served(data, tmp_path, monkeypatch, label_dtype):
+    config = replace(TINY, label_dim=10, label_dtype=label_dtype)
+    resumed, undisturbed = resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step=55)
+    assert undisturbed.index.label_weights.shape == (45, 10)
+    assert np.array_equal(resumed.index.label_projection, undisturbed.index.label_projection)
+    texts, labels = topic_texts(seed=1)
+    assert undisturbed.evaluate(texts, labels, ks=(2,), recall_ks=()).metrics["P@2"] > 80
+
+
+def test_a_label_projection_makes_embeddings_no_larger(data, tmp_path):
+    with pytest.raises(ConfigError, match="label_dim is 17, but embeddings have 16 dimensions"):
+        train_model(data, tmp_path / "model", replace(TINY, label_dim=17))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, monkeypatch):
@@ -144,6 +167,24 @@ def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, 
     monkeypatch.setattr("elias_idx.train.dense.cluster_labels", None)
     train_model(data, out, TINY, if_exists="resume")
     assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
+
+
+def test_teacher_forcing_follows_the_adjacency_every_epoch(data, tmp_path, monkeypatch):
+    seen = []
+
+    def recorded(trainee, *arguments):
+        adjacency = trainee.network.adjacency
+        before = adjacency.best_cluster.clone()
+        adjacency.refresh_best_cluster()
+        seen.append((before, adjacency.best_cluster.clone()))
+        return train_steps(trainee, *arguments)
+
+    monkeypatch.setattr(stages, "train_steps", recorded)
+    # Logits that move far.
+    train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=3, adjacency_learning_rate=2.0))
+    assert len(seen) == 6
+    assert all(torch.equal(used, fresh) for used, fresh in seen)
+    assert not torch.equal(seen[3][0], seen[5][0])
 
 
 def test_only_the_newest_checkpoint_is_kept(data, tmp_path):

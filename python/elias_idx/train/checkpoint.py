@@ -164,9 +164,7 @@ class Checkpoints:
         if logits is not None:
             logit_rows = [row[:length] for row, length in zip(logits.numpy(), lengths, strict=True)]
         adjacency = Adjacency(rows, labels.shape[1], logit_rows, self._beta(position))
-        network = EliasNetwork(
-            encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
-        )
+        network = EliasNetwork.from_config(encoder.dim, adjacency, config)
         device = torch.device(config.device)
         trainee = Trainee(encoder, network.to(device), Ragged.from_scipy(labels, device), config)
         self.restore(position, trainee)

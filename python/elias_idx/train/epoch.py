@@ -71,7 +71,7 @@ class Trainee:
             config.train_shortlist_size, config.path_loss_weight, divisor, _SKIPPED_GRADIENT / divisor
         )
         label_loss = fused.label_loss if embeddings.device.type == "cpu" else losses.label_loss
-        return label_loss(network, embeddings, cluster_scores, beam, positives, settings)
+        return label_loss(network, network.project(embeddings), cluster_scores, beam, positives, settings)
 
     def _dropped_out(self, embeddings: Tensor, batch: Batch) -> Tensor:
         share = self.config.dropout

@@ -135,11 +135,13 @@ def network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     """What is trained behind the encoder."""
     assert config.num_clusters is not None
     num_labels, num_clusters, dim = sizes.num_labels, config.num_clusters, embedding_dim(config, sizes)
+    label_dim = config.label_dim or dim
     width = 2 if config.label_dtype == "bfloat16" else 4
-    row = num_labels * dim * width
+    row = num_labels * label_dim * width
     lower = (
         *(("label_dtype = bfloat16",) if config.device == "cpu" else ()),
         *(("dim",) if "bag" in config.encoder else ()),
+        "label_dim",
     )
     own, kept = _row_lengths(config, sizes)
     # Labels, logits and their two moments; what torch computes weights with on other devices; and labels' places.
@@ -280,7 +282,7 @@ def passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
 
 def _first_label_classifiers(config: Config, sizes: ModelSizes) -> int:
     """Sums of some labels, what some texts add to them, and these labels' pairs; arrays to make the adjacency from."""
-    dim, per_text = embedding_dim(config, sizes), sizes.num_pairs / sizes.num_texts
+    dim, per_text = config.label_dim or embedding_dim(config, sizes), sizes.num_pairs / sizes.num_texts
     touched = min(sizes.num_labels, int(min(sizes.num_texts, TEXTS_AT_ONCE) * per_text))
     sums = min(sizes.num_labels * dim * 4, LARGEST_BLOCK) + touched * dim * 8
     return sums + sizes.num_pairs * 8 + sizes.num_texts * 4 + sizes.num_labels * 32
