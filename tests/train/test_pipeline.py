@@ -180,8 +180,7 @@ def test_teacher_forcing_follows_the_adjacency_every_epoch(data, tmp_path, monke
         return train_steps(trainee, *arguments)
 
     monkeypatch.setattr(stages, "train_steps", recorded)
-    # Logits that move far.
-    train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=3, adjacency_learning_rate=2.0))
+    train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=3, adjacency_start="uniform"))
     assert len(seen) == 6
     assert all(torch.equal(used, fresh) for used, fresh in seen)
     assert not torch.equal(seen[3][0], seen[5][0])

@@ -51,8 +51,9 @@ def start_stage1(
 def set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
     """Starts each label classifier as the mean direction of its texts under the encoder as it is, less all texts'.
 
-    Even a random encoder of n-grams keeps similar texts near each other: a far better start than noise. Of millions of labels only some are done at a time, for which all texts are embedded again: the sums of all would
-    take more memory than the classifiers.
+    Even a random encoder of n-grams keeps similar texts near each other: a far better start than noise. Of millions
+    of labels only some are done at a time, for which all texts are embedded again: the sums of all would take more
+    memory than the classifiers.
     """
     weight = trainee.network.label_classifiers.weight
     for block in torch.arange(labels.shape[1]).split(max(1, LARGEST_BLOCK // (4 * weight.shape[1]))):
