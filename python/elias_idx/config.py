@@ -100,6 +100,9 @@ class Config:
 
     stage1_epochs: int = _setting(4, "epochs of stage 1", 1)
     stage2_epochs: int = _setting(2, "epochs of stage 2; 0 keeps the fixed clusters", 0)
+    averaged_epochs: int = _setting(
+        0, "last epochs of stage 2 whose weights, but for the adjacency, are averaged; 0 for none", 0
+    )
     batch_size: int = _setting(256, "texts in a batch", 1)
     accumulation_steps: int = _setting(1, "batches whose gradients are added up to one step", 1)
     train_beam_size: int = _setting(10, "beam B during training", 1)

@@ -152,6 +152,42 @@ def test_a_label_projection_is_trained_resumed_and_served(data, tmp_path, monkey
     assert undisturbed.evaluate(texts, labels, ks=(2,), recall_ks=()).metrics["P@2"] > 80
 
 
+def weights_after_epochs(data, out, config):
+    """The label classifiers and n-gram embeddings as they are reported after each epoch of stage 2."""
+    found = []
+
+    def remember(result):
+        if result.progress.stage == 2:
+            model = result.model()
+            found.append((np.array(model.index.label_weights), np.array(model.encoder.embeddings)))
+
+    train_model(data, out, config, on_epoch=remember)
+    return found
+
+
+@pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])
+def test_the_model_is_the_mean_of_the_last_epochs(data, tmp_path, label_dtype):
+    config = replace(TINY, stage2_epochs=3, label_dtype=label_dtype)
+    plain = weights_after_epochs(data, tmp_path / "plain", config)
+    averaged = weights_after_epochs(data, tmp_path / "averaged", replace(config, averaged_epochs=2))
+    for part, tolerance in ((0, 1e-6 if label_dtype == "float32" else 2**-8), (1, 1e-6)):
+        assert np.array_equal(averaged[0][part], plain[0][part])
+        assert np.array_equal(averaged[1][part], plain[1][part])
+        assert averaged[2][part] == pytest.approx((plain[1][part] + plain[2][part]) / 2, rel=tolerance, abs=1e-6)
+    model, other = Model.load(tmp_path / "averaged"), Model.load(tmp_path / "plain")
+    assert np.array_equal(model.index.label_weights, averaged[2][0])
+    assert np.array_equal(model.encoder.embeddings, averaged[2][1])
+    # Training itself is the same, and the adjacency isn't averaged.
+    assert np.array_equal(model.index.adjacency.data, other.index.adjacency.data)
+
+
+# Within the second epoch of stage 2, at its end, and within the third: from 60 on, with 15 steps an epoch.
+@pytest.mark.parametrize(("step", "label_dtype"), [(70, "bfloat16"), (75, "float32"), (82, "float32")])
+def test_averages_survive_an_interruption(data, tmp_path, monkeypatch, step, label_dtype):
+    config = replace(TINY, stage2_epochs=3, averaged_epochs=3, label_dtype=label_dtype)
+    resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step)
+
+
 def test_a_label_projection_makes_embeddings_no_larger(data, tmp_path):
     with pytest.raises(ConfigError, match="label_dim is 17, but embeddings have 16 dimensions"):
         train_model(data, tmp_path / "model", replace(TINY, label_dim=17))

@@ -156,7 +156,27 @@ def network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         Part("adjacency", "until stage 2", (num_clusters * own + num_labels) * 4, on_device=True, settings=lower_own),
         Part("adjacency, its logits and moments", "from stage 2 on", learned, on_device=True, settings=lower_kept),
         Part("labels' best clusters and places", "training", num_labels * 16, on_device=True),
+        Part(
+            "averaged weights",
+            "from stage 2 on",
+            _averaged_weights(config, sizes) if config.stage2_epochs and config.averaged_epochs else 0,
+            on_device=True,
+            settings=("averaged_epochs = 0",),
+        ),
     ]
+
+
+def _averaged_weights(config: Config, sizes: ModelSizes) -> int:
+    """Encoder, cluster classifiers, and label classifiers once more."""
+    assert config.num_clusters is not None
+    num_labels, dim, width = (
+        sizes.num_labels,
+        embedding_dim(config, sizes),
+        2 if config.label_dtype == "bfloat16" else 4,
+    )
+    bag = sizes.num_features * config.dim * 4 if "bag" in config.encoder else 0
+    tuned = sizes.transformer.num_parameters * 4 if sizes.transformer and not config.frozen else 0
+    return bag + tuned + config.num_clusters * dim * 4 + num_labels * ((config.label_dim or dim) * width + 4)
 
 
 def _row_lengths(config: Config, sizes: ModelSizes) -> tuple[int, int]:
