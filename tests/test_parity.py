@@ -1,7 +1,6 @@
 """Three implementations of the search held to each other: torch, Rust, and the oracle in NumPy.
 
-The models are made in torch and exported, as training does it. Training has no label projection T: with one, Rust and
-the oracle are held to each other in test_index_parity.py.
+The models are made in torch and exported, as training does it.
 """
 
 from collections.abc import Callable
@@ -19,12 +18,15 @@ from helpers_index import tolerance_of
 NUM_LABELS, NUM_CLUSTERS, DIM, NUM_QUERIES = 60, 9, 12, 8
 
 
-def network(rows: list[list[int]], seed: int, *, learned: bool = True, beta: float = 6.0) -> EliasNetwork:
+def network(
+    rows: list[list[int]], seed: int, *, learned: bool = True, beta: float = 6.0, label_dim: int | None = None
+) -> EliasNetwork:
     """A random model over the given cluster rows."""
     torch.manual_seed(seed)
     arrays = [np.array(row, np.int64) for row in rows]
     logits = [torch.randn(len(row)).numpy() for row in rows] if learned else None
-    model = EliasNetwork(DIM, Adjacency(arrays, NUM_LABELS, logits, beta), alpha=10.0, label_bias=0.0)
+    adjacency = Adjacency(arrays, NUM_LABELS, logits, beta)
+    model = EliasNetwork(DIM, adjacency, alpha=10.0, label_bias=0.0, label_dim=label_dim)
     with torch.no_grad():
         model.label_classifiers.weight.normal_()
         model.label_classifiers.bias.normal_()
@@ -60,6 +62,7 @@ def one_score(model: EliasNetwork) -> None:
 
 MODELS = {
     **{f"random {seed}": lambda seed=seed: network(overlapping_rows(seed), seed) for seed in range(20)},
+    "label projection": lambda: network(overlapping_rows(2), 0, label_dim=5),
     "partition": lambda: network(partition_rows(), 0, learned=False),
     "duplicate paths of equal weight": lambda: network(overlapping_rows(3), 0, learned=False),
     "every label in every cluster": lambda: network([list(range(NUM_LABELS))] * NUM_CLUSTERS, 0, learned=False),
@@ -85,7 +88,7 @@ def parts_of(index: Index, queries: np.ndarray) -> oracle.Parts:
         dense,
         index.label_weights,
         index.label_bias,
-        None,
+        index.label_projection,
         index.alpha,
         queries,
     )

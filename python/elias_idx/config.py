@@ -27,7 +27,8 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "pooling": ("mean", "cls", "pooler"),
     "precision": ("float32", "bfloat16"),
     "cluster_by": (None, "sparse", "dense", "both"),
-    "adjacency_start": ("partition", "uniform"),
+    "adjacency_start": ("partition", "counts", "uniform"),
+    "stage2_label_start": ("keep", "centroids"),
     "label_dtype": ("float32", "bfloat16"),
 }
 
@@ -61,6 +62,11 @@ class Config:
         "bag", "bag (of n-grams), transformer, bag+transformer or precomputed (embeddings from a file)"
     )
     dim: int = _setting(512, "embedding size of the bag encoder", 1)
+    label_dim: int | None = _setting(
+        None,
+        "size that embeddings are projected to for the label classifiers; without it there is no projection",
+        1,
+    )
     dropout: float = _setting(0.1, "dropout on the embedding", 0, 0.999)
     embedding_norm: float = _setting(8.0, "length that each embedding is given, unless precomputed", 1e-6)
     word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
@@ -87,10 +93,16 @@ class Config:
     labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
     alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)
     beta: float | None = _setting(None, "factor β on the adjacency softmax; by default 0.75 L / C", 1e-6)
-    adjacency_start: str = _setting("partition", "stage 2's first logits: partition or uniform (at random)")
+    adjacency_start: str = _setting("partition", "stage 2's first logits: partition, counts or uniform (at random)")
+    stage2_label_start: str = _setting(
+        "keep", "stage 2's first label classifiers: keep (stage 1's) or centroids (of their texts' embeddings)"
+    )
 
     stage1_epochs: int = _setting(4, "epochs of stage 1", 1)
     stage2_epochs: int = _setting(2, "epochs of stage 2; 0 keeps the fixed clusters", 0)
+    averaged_epochs: int = _setting(
+        0, "last epochs of stage 2 whose weights, but for the adjacency, are averaged; 0 for none", 0
+    )
     batch_size: int = _setting(256, "texts in a batch", 1)
     accumulation_steps: int = _setting(1, "batches whose gradients are added up to one step", 1)
     train_beam_size: int = _setting(10, "beam B during training", 1)

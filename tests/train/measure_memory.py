@@ -58,7 +58,7 @@ def measure(size):
     with measuring("between the stages"):
         pattern = approximate_adjacency(trainee, labels)
     with measuring("start of stage 2"):
-        start_stage2(trainee, pattern)
+        start_stage2(trainee, pattern, labels)
     return results
 
 

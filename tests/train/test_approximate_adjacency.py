@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from elias_idx.config import Config
 from elias_idx.train import approximate_adjacency as module
-from elias_idx.train.approximate_adjacency import approximate_adjacency
+from elias_idx.train.approximate_adjacency import AdjacencyPattern, approximate_adjacency
 from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import Adjacency, EliasNetwork, top_clusters
 from elias_idx.train.ragged import Ragged
@@ -87,15 +89,43 @@ def test_of_equal_counts_the_smaller_labels_are_kept():
 def test_partition_start_puts_own_labels_ahead(trained):
     trainee, labels, _, _ = trained
     pattern = approximate_adjacency(trainee, labels)
-    logits = first_logits(pattern, "partition", seed=0)
+    logits = first_logits(pattern, "partition", beta=1.0, seed=0)
     assert not logits[pattern.own].any()
     assert (logits[~pattern.own] < np.log(0.11)).all()
+
+
+def test_counts_start_orders_by_the_share_of_texts(trained):
+    trainee, labels, _, _ = trained
+    pattern = approximate_adjacency(trainee, labels)
+    for beta in (1.0, 6.0):
+        logits = first_logits(pattern, "counts", beta, seed=0)
+        for row, share in zip(pattern.split(logits), pattern.split(pattern.share), strict=True):
+            assert np.array_equal(np.argsort(row, kind="stable"), np.argsort(share, kind="stable"))
+
+
+@pytest.mark.parametrize("start", ["partition", "counts", "uniform"])
+@given(seed=st.integers(0, 1000), beta=st.floats(0.5, 60))
+def test_no_start_is_at_the_clamp_where_rows_are_long_enough(start, seed, beta):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 60, 6)
+    indptr = np.concatenate([[0], sizes.cumsum()])
+    share = (rng.random(indptr[-1]) * (rng.random(indptr[-1]) < 0.8)).astype(np.float32)
+    own = np.concatenate([np.arange(size) < rng.integers(1, size + 1) for size in sizes])
+    pattern = AdjacencyPattern(indptr, np.arange(indptr[-1], dtype=np.int32), own, share)
+    flattened = first_logits(pattern, start, beta, seed)
+    # So small a β that no row is changed.
+    unchanged = first_logits(pattern, start, 1e-3, seed)
+    for row, first in zip(pattern.split(flattened), pattern.split(unchanged), strict=True):
+        weights = np.exp(row.astype(np.float64))
+        largest = beta * weights.max() / weights.sum()
+        assert largest <= 0.8001 or np.array_equal(row, first)
+        assert np.array_equal(row, first) or len(row) > beta / 0.8
 
 
 def test_uniform_start_lies_between_0_and_1_and_follows_the_seed(trained):
     trainee, labels, _, _ = trained
     pattern = approximate_adjacency(trainee, labels)
-    first, again, other = (first_logits(pattern, "uniform", seed) for seed in (0, 0, 1))
+    first, again, other = (first_logits(pattern, "uniform", 1.0, seed) for seed in (0, 0, 1))
     assert ((first >= 0) & (first < 1)).all()
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -104,9 +134,25 @@ def test_uniform_start_lies_between_0_and_1_and_follows_the_seed(trained):
 def test_stage_2_learns_this_pattern(trained):
     trainee, labels, _, _ = trained
     pattern = approximate_adjacency(trainee, labels)
-    start_stage2(trainee, pattern)
+    classifiers = trainee.network.label_classifiers.weight.clone()
+    start_stage2(trainee, pattern, labels)
+    assert torch.equal(trainee.network.label_classifiers.weight, classifiers)
     adjacency = trainee.network.adjacency
     indptr, indices, _ = adjacency.to_csr()
     assert np.array_equal(indptr, pattern.indptr)
     assert np.array_equal(indices, pattern.labels)
     assert adjacency.logits.weight.requires_grad
+
+
+def test_label_classifiers_may_start_over_as_centroids(trained):
+    trainee, labels, _, embeddings = trained
+    trainee = replace(trainee, config=replace(trainee.config, stage2_label_start="centroids", label_bias=-3.0))
+    with torch.no_grad():
+        trainee.network.label_classifiers.weight.normal_()
+        trainee.network.label_classifiers.bias.normal_()
+    start_stage2(trainee, approximate_adjacency(trainee, labels), labels)
+    directions = torch.nn.functional.normalize(embeddings, dim=1).numpy()
+    expected = labels.T @ (directions - directions.mean(0))
+    expected /= np.maximum(np.linalg.norm(expected, axis=1, keepdims=True), 1e-12)
+    assert trainee.network.label_classifiers.weight.detach().numpy() == pytest.approx(expected, abs=1e-5)
+    assert (trainee.network.label_classifiers.bias == -3.0).all()

@@ -55,14 +55,18 @@ class Problem:
         )
 
     def gradients(self, loss, settings):
-        """The loss, and gradients by embeddings, cluster logits, and the tables' rows."""
+        """The loss, and gradients by embeddings, cluster logits, the label projection, and the tables' rows."""
         embeddings = self.embeddings.clone().requires_grad_()
         logits = self.cluster_logits.clone().requires_grad_()
         scores = (self.network.alpha * logits.softmax(1)).clamp(max=1.0)
-        value = loss(self.network, embeddings, scores, self.beam, self.positives, settings)
+        projected = self.network.project(embeddings)
+        value = loss(self.network, projected, scores, self.beam, self.positives, settings)
         value.backward()
         tables = [self.network.label_classifiers, self.network.adjacency.logits]
         found = [value.detach(), embeddings.grad, logits.grad]
+        if (projection := self.network.label_projection) is not None:
+            found.append(projection.weight.grad.clone())
+            projection.zero_grad()
         for table in filter(None, tables):
             [gradient] = table.gradients
             table.gradients = []
@@ -98,6 +102,13 @@ def test_loss_and_gradients_are_those_of_autograd(learned, seed):
 @pytest.mark.parametrize("dim", [1, 16, 33, 128])
 def test_any_width_of_rows(dim):
     check_agreement(Problem(5, learned=True, dim=dim))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_label_projection_learns_too(learned):
+    found = check_agreement(Problem(5, learned=learned, label_dim=7))
+    assert found[3].shape == (7, 19)
+    assert bool(found[3].any())
 
 
 @pytest.mark.parametrize("size", [1, 3, 60, 1000])

@@ -33,6 +33,10 @@ def test_tables_take_what_their_shapes_say():
     assert part(config, SIZES, "label classifiers") == 5_000 * (100 * 4 + 4)
     assert part(config, SIZES, "label classifiers' momentum") == 5_000 * (100 * 4 + 4)
     assert part(config, SIZES, "encoder's table, momentum, second moment") == 40_000 * (2 * 100 * 4 + 4)
+    averaged = part(replace(config, averaged_epochs=2, num_clusters=64), SIZES, "averaged weights")
+    assert averaged == 40_000 * 400 + 64 * 400 + 5_000 * 404
+    assert part(config, SIZES, "averaged weights") == 0
+    assert part(replace(config, label_dim=30), SIZES, "label classifiers") == 5_000 * (30 * 4 + 4)
     assert part(replace(config, label_dtype="bfloat16"), SIZES, "label classifiers") == 5_000 * (100 * 2 + 4)
 
 

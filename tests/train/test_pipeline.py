@@ -14,8 +14,9 @@ import torch
 from elias_idx import Index, Model
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
-from elias_idx.train import TrainingSet, run_folder, train_model
+from elias_idx.train import TrainingSet, run_folder, stages, train_model
 from elias_idx.train.checkpoint import Progress
+from elias_idx.train.epoch import train_steps
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
 
@@ -119,20 +120,78 @@ def test_a_run_resumed_within_an_epoch_ends_like_an_undisturbed_one(data, traine
 
 def test_classifiers_in_bfloat16_resume_alike_and_are_about_as_good(data, trained, tmp_path, monkeypatch):
     config = replace(TINY, label_dtype="bfloat16")
-    model = train_model(data, tmp_path / "undisturbed", config)
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingLog, "step", stop_at_step(55))
-        with pytest.raises(Stopped):
-            train_model(data, tmp_path / "stopped", replace(config, checkpoint_steps=4))
-    train_model(data, tmp_path / "stopped", config, if_exists="resume")
-    both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
-    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    _, model = resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step=55)
 
     in_float32 = Model.load(trained[0])
     assert not np.array_equal(model.index.label_weights, in_float32.index.label_weights)
     texts, labels = topic_texts(seed=1)
     found, expected = (one.evaluate(texts, labels, ks=(2,), recall_ks=()) for one in (model, in_float32))
     assert found.metrics["P@2"] == pytest.approx(expected.metrics["P@2"], abs=5)
+
+
+def resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step):
+    """The model of a run that stopped at a step and was resumed, and that of one that wasn't."""
+    undisturbed = train_model(data, tmp_path / "undisturbed", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLog, "step", stop_at_step(step))
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "stopped", replace(config, checkpoint_steps=4))
+    resumed = train_model(data, tmp_path / "stopped", config, if_exists="resume")
+    both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    return resumed, undisturbed
+
+
+@pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])
+def test_a_label_projection_is_trained_resumed_and_served(data, tmp_path, monkeypatch, label_dtype):
+    config = replace(TINY, label_dim=10, label_dtype=label_dtype)
+    resumed, undisturbed = resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step=55)
+    assert undisturbed.index.label_weights.shape == (45, 10)
+    assert np.array_equal(resumed.index.label_projection, undisturbed.index.label_projection)
+    texts, labels = topic_texts(seed=1)
+    assert undisturbed.evaluate(texts, labels, ks=(2,), recall_ks=()).metrics["P@2"] > 80
+
+
+def weights_after_epochs(data, out, config):
+    """The label classifiers and n-gram embeddings as they are reported after each epoch of stage 2."""
+    found = []
+
+    def remember(result):
+        if result.progress.stage == 2:
+            model = result.model()
+            found.append((np.array(model.index.label_weights), np.array(model.encoder.embeddings)))
+
+    train_model(data, out, config, on_epoch=remember)
+    return found
+
+
+@pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])
+def test_the_model_is_the_mean_of_the_last_epochs(data, tmp_path, label_dtype):
+    config = replace(TINY, stage2_epochs=3, label_dtype=label_dtype)
+    plain = weights_after_epochs(data, tmp_path / "plain", config)
+    averaged = weights_after_epochs(data, tmp_path / "averaged", replace(config, averaged_epochs=2))
+    for part, tolerance in ((0, 1e-6 if label_dtype == "float32" else 2**-8), (1, 1e-6)):
+        assert np.array_equal(averaged[0][part], plain[0][part])
+        assert np.array_equal(averaged[1][part], plain[1][part])
+        assert averaged[2][part] == pytest.approx((plain[1][part] + plain[2][part]) / 2, rel=tolerance, abs=1e-6)
+    model, other = Model.load(tmp_path / "averaged"), Model.load(tmp_path / "plain")
+    assert np.array_equal(model.index.label_weights, averaged[2][0])
+    assert np.array_equal(model.encoder.embeddings, averaged[2][1])
+    # Training itself is the same, and the adjacency isn't averaged.
+    assert np.array_equal(model.index.adjacency.data, other.index.adjacency.data)
+
+
+# Within the second epoch of stage 2, at its end, and within the third: from 60 on, with 15 steps an epoch.
+@pytest.mark.parametrize(("step", "label_dtype"), [(70, "bfloat16"), (75, "float32"), (82, "float32")])
+def test_averages_survive_an_interruption(data, tmp_path, monkeypatch, step, label_dtype):
+    config = replace(TINY, stage2_epochs=3, averaged_epochs=3, label_dtype=label_dtype)
+    resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step)
+
+
+def test_a_label_projection_makes_embeddings_no_larger(data, tmp_path):
+    with pytest.raises(ConfigError, match="label_dim is 17, but embeddings have 16 dimensions"):
+        train_model(data, tmp_path / "model", replace(TINY, label_dim=17))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, monkeypatch):
@@ -144,6 +203,23 @@ def test_labels_are_not_clustered_again_after_a_resume(data, trained, tmp_path, 
     monkeypatch.setattr("elias_idx.train.dense.cluster_labels", None)
     train_model(data, out, TINY, if_exists="resume")
     assert all(np.array_equal(a, b) for a, b in zip(arrays(trained[0]), arrays(out), strict=True))
+
+
+def test_teacher_forcing_follows_the_adjacency_every_epoch(data, tmp_path, monkeypatch):
+    seen = []
+
+    def recorded(trainee, *arguments):
+        adjacency = trainee.network.adjacency
+        before = adjacency.best_cluster.clone()
+        adjacency.refresh_best_cluster()
+        seen.append((before, adjacency.best_cluster.clone()))
+        return train_steps(trainee, *arguments)
+
+    monkeypatch.setattr(stages, "train_steps", recorded)
+    train_model(data, tmp_path / "model", replace(TINY, stage2_epochs=3, adjacency_start="uniform"))
+    assert len(seen) == 6
+    assert all(torch.equal(used, fresh) for used, fresh in seen)
+    assert not torch.equal(seen[3][0], seen[5][0])
 
 
 def test_only_the_newest_checkpoint_is_kept(data, tmp_path):

@@ -68,6 +68,21 @@ def test_each_stage_goes_on_from_its_best_epoch(data, dev, tmp_path, monkeypatch
     assert [result.ends_stage for result in epochs.results] == [False, False, True, False, True]
 
 
+def test_the_best_epoch_may_be_an_average(data, dev, tmp_path, monkeypatch):
+    config = replace(TINY, stage2_epochs=3, averaged_epochs=3)
+    outs = tmp_path / "undisturbed", tmp_path / "model"
+    epochs = Recorder()
+    for out in outs:
+        script(monkeypatch, [50.0, 70.0, 60.0, 75.0, 80.0, 78.0])
+        if out == outs[1]:
+            with pytest.raises(Stopped):
+                train_model(data, out, config, dev=dev, on_epoch=Recorder((2, 2)))
+        train_model(data, out, config, dev=dev, if_exists="resume", on_epoch=epochs if out == outs[0] else None)
+    one, other = (Index.load(out / "index") for out in outs)
+    assert np.array_equal(one.label_weights, epochs.weights[2, 2])
+    assert np.array_equal(other.label_weights, epochs.weights[2, 2])
+
+
 @pytest.mark.parametrize("stop", [(1, 2), (1, 3), (2, 1), (2, 2)])
 def test_the_best_epoch_survives_an_interruption(data, dev, tmp_path, monkeypatch, stop):
     outs = tmp_path / "undisturbed", tmp_path / "model"

@@ -127,6 +127,7 @@ class Checkpoints:
         tensors = {f"encoder.{name}": value for name, value in trainee.encoder.state_dict().items()}
         tensors |= {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
         tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
+        tensors |= {f"average.{name}": value for name, value in trainee.average.state().items()}
         # Which is made anew at the start of an epoch only.
         tensors["best_cluster"] = trainee.network.adjacency.best_cluster
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -164,9 +165,7 @@ class Checkpoints:
         if logits is not None:
             logit_rows = [row[:length] for row, length in zip(logits.numpy(), lengths, strict=True)]
         adjacency = Adjacency(rows, labels.shape[1], logit_rows, self._beta(position))
-        network = EliasNetwork(
-            encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
-        )
+        network = EliasNetwork.from_config(encoder.dim, adjacency, config)
         device = torch.device(config.device)
         trainee = Trainee(encoder, network.to(device), Ragged.from_scipy(labels, device), config)
         self.restore(position, trainee)
@@ -176,6 +175,8 @@ class Checkpoints:
         """Puts the weights of a checkpoint of the same stage into the trainee."""
         trainee.encoder.load_state_dict(self._tensors(position, "encoder."))
         trainee.network.load_state_dict(self._tensors(position, "network."))
+        device = torch.device(trainee.config.device)
+        trainee.average.load_state(self._tensors(position, "average."), device)
         trainee.network.adjacency.best_cluster.copy_(self._tensors(position, "best_cluster")[""])
 
     def load_optimizers(self, position: Position, optimizers: Optimizers) -> None:

@@ -63,7 +63,8 @@ def train_dense(
     if state.position.stage == 1:
         state = stages.finish(state)
         if config.stage2_epochs:
-            start_stage2(trainee, distributed.from_first(lambda: approximate_adjacency(trainee, data.labels)))
+            pattern = distributed.from_first(lambda: approximate_adjacency(trainee, data.labels))
+            start_stage2(trainee, pattern, data.labels)
         state = replace(state, position=Position(stage=2))
     stages.finish(state)
     return stages

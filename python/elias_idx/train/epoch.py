@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elias_idx.config import Config
 from elias_idx.errors import TrainingError
 from elias_idx.train import distributed, fused, losses
+from elias_idx.train.averaging import WeightAverage
 from elias_idx.train.batch import Batch, derived_seed
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.losses import LossSettings
@@ -34,12 +35,14 @@ class Trainee:
         network: everything behind the encoder.
         labels: the texts' labels with their relevance in (0, 1], [N, L].
         config: the settings.
+        average: the mean of weights at the ends of stage 2's last epochs, if the settings ask for it.
     """
 
     encoder: TrainableEncoder
     network: EliasNetwork
     labels: Ragged
     config: Config
+    average: WeightAverage = field(default_factory=WeightAverage)
 
     @property
     def num_texts(self) -> int:
@@ -50,6 +53,11 @@ class Trainee:
     def steps_per_epoch(self) -> int:
         """Steps that a pass over the texts takes."""
         return math.ceil(self.num_texts / (self.config.batch_size * self.config.accumulation_steps))
+
+    def averaged_parameters(self) -> list[nn.Parameter]:
+        """What is averaged: all that is trained but the adjacency."""
+        named = [*self.encoder.named_parameters(), *self.network.named_parameters()]
+        return [each for name, each in named if each.requires_grad and not name.startswith("adjacency.")]
 
     def optimizers(self, epochs: int, factor: float) -> Optimizers:
         """A stage's optimisers; `factor` is on all learning rates but the adjacency's."""
@@ -71,7 +79,7 @@ class Trainee:
             config.train_shortlist_size, config.path_loss_weight, divisor, _SKIPPED_GRADIENT / divisor
         )
         label_loss = fused.label_loss if embeddings.device.type == "cpu" else losses.label_loss
-        return label_loss(network, embeddings, cluster_scores, beam, positives, settings)
+        return label_loss(network, network.project(embeddings), cluster_scores, beam, positives, settings)
 
     def _dropped_out(self, embeddings: Tensor, batch: Batch) -> Tensor:
         share = self.config.dropout

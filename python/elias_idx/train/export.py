@@ -28,12 +28,14 @@ def export_index(
     """
     label_bias = network.label_classifiers.bias
     assert label_bias is not None
+    projection = network.label_projection
     return Index.build(
         network.clusters.weight.detach().cpu().numpy(),
         network.clusters.bias.detach().cpu().numpy(),
         network.adjacency.to_csr(),
         _Float32Rows(network.label_classifiers.weight.detach()),  # type: ignore[arg-type]
         label_bias.detach().cpu().numpy(),
+        label_projection=None if projection is None else projection.weight.detach().cpu().numpy(),
         alpha=network.alpha,
         beam_size=beam_size,
         shortlist_size=shortlist_size,

@@ -1,6 +1,7 @@
 """The training step's work on labels and n-grams by the compiled core, for CPUs: each row is visited once.
 
-Same results as `losses.label_loss` and `sparse_ops.sparse_product`. Q queries, C clusters, D dimensions, R rows.
+Same results as `losses.label_loss` and `sparse_ops.sparse_product`. Q queries, C clusters, D dimensions (D' of
+label classifiers), R rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _Mode = Literal["evaluate", "collect", "apply"]
 
 def label_loss(
     network: EliasNetwork,
-    embeddings: Tensor,
+    projected: Tensor,
     cluster_scores: Tensor,
     beam: Tensor,
     positives: Ragged,
@@ -36,7 +37,7 @@ def label_loss(
 
     Args:
         network: all behind the encoder.
-        embeddings: [Q, D].
+        projected: `network.project` of the embeddings, [Q, D'].
         cluster_scores: s_c, [Q, C].
         beam: cluster ids, [Q, B], padded with −1.
         positives: the queries' labels and their relevance, [Q, L].
@@ -45,7 +46,7 @@ def label_loss(
     mode: _Mode = "evaluate"
     if torch.is_grad_enabled():
         mode = "apply" if network.label_classifiers.immediate else "collect"
-    loss: Tensor = _LabelLoss.apply(embeddings, cluster_scores, network, beam, positives, settings, mode)
+    loss: Tensor = _LabelLoss.apply(projected, cluster_scores, network, beam, positives, settings, mode)
     return loss
 
 
@@ -61,7 +62,7 @@ class _LabelLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        embeddings: Tensor,
+        projected: Tensor,
         cluster_scores: Tensor,
         network: EliasNetwork,
         beam: Tensor,
@@ -70,8 +71,8 @@ class _LabelLoss(torch.autograd.Function):
         mode: _Mode,
     ) -> Tensor:
         adjacency, classifiers = network.adjacency, network.label_classifiers
-        loss, by_embedding, by_cluster, by_classifiers, by_logits = network.label_step.run(
-            (embeddings.contiguous().numpy(), cluster_scores.contiguous().numpy(), beam.contiguous().numpy()),
+        loss, by_projected, by_cluster, by_classifiers, by_logits = network.label_step.run(
+            (projected.contiguous().numpy(), cluster_scores.contiguous().numpy(), beam.contiguous().numpy()),
             _arrays(positives),
             (
                 adjacency.labels.numpy(),
@@ -90,14 +91,14 @@ class _LabelLoss(torch.autograd.Function):
             if adjacency.logits is not None:
                 adjacency.logits.gradients.append(_row_gradient(by_logits, adjacency.logits))
         if mode != "evaluate":
-            ctx.by_embedding = torch.from_numpy(by_embedding).view_as(embeddings)
+            ctx.by_projected = torch.from_numpy(by_projected).view_as(projected)
             ctx.by_cluster = torch.from_numpy(by_cluster).view_as(cluster_scores)
-        return embeddings.new_tensor(loss)
+        return projected.new_tensor(loss)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient * ctx.by_embedding, gradient * ctx.by_cluster, None, None, None, None, None
+        return gradient * ctx.by_projected, gradient * ctx.by_cluster, None, None, None, None, None
 
 
 class _BagProduct(torch.autograd.Function):

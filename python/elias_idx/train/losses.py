@@ -35,7 +35,7 @@ _LARGEST_BELOW_1 = 1 - 2**-24
 
 def label_loss(
     network: EliasNetwork,
-    embeddings: Tensor,
+    projected: Tensor,
     cluster_scores: Tensor,
     beam: Tensor,
     positives: Ragged,
@@ -47,7 +47,7 @@ def label_loss(
 
     Args:
         network: all behind the encoder.
-        embeddings: [Q, D].
+        projected: `network.project` of the embeddings, [Q, D'].
         cluster_scores: s_c, [Q, C].
         beam: cluster ids, [Q, B], padded with −1.
         positives: the queries' labels and their relevance, [Q, L].
@@ -55,7 +55,7 @@ def label_loss(
     """
     weights = network.adjacency.weights(beam)
     shortlist = network.shortlist(cluster_scores, beam, weights, settings.shortlist_size)
-    logits = network.label_logits(embeddings, shortlist.pattern, settings.skip_below)
+    logits = network.label_logits(projected, shortlist.pattern, settings.skip_below)
     own_paths = network.best_paths(cluster_scores, beam, weights, positives)
     total = shortlist_loss(shortlist.path_scores, logits, positives.values_at(shortlist.pattern))
     return (total + settings.path_loss_weight * path_loss(own_paths)) / settings.divisor

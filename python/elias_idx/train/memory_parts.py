@@ -135,11 +135,13 @@ def network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     """What is trained behind the encoder."""
     assert config.num_clusters is not None
     num_labels, num_clusters, dim = sizes.num_labels, config.num_clusters, embedding_dim(config, sizes)
+    label_dim = config.label_dim or dim
     width = 2 if config.label_dtype == "bfloat16" else 4
-    row = num_labels * dim * width
+    row = num_labels * label_dim * width
     lower = (
         *(("label_dtype = bfloat16",) if config.device == "cpu" else ()),
         *(("dim",) if "bag" in config.encoder else ()),
+        "label_dim",
     )
     own, kept = _row_lengths(config, sizes)
     # Labels, logits and their two moments; what torch computes weights with on other devices; and labels' places.
@@ -154,7 +156,27 @@ def network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         Part("adjacency", "until stage 2", (num_clusters * own + num_labels) * 4, on_device=True, settings=lower_own),
         Part("adjacency, its logits and moments", "from stage 2 on", learned, on_device=True, settings=lower_kept),
         Part("labels' best clusters and places", "training", num_labels * 16, on_device=True),
+        Part(
+            "averaged weights",
+            "from stage 2 on",
+            _averaged_weights(config, sizes) if config.stage2_epochs and config.averaged_epochs else 0,
+            on_device=True,
+            settings=("averaged_epochs = 0",),
+        ),
     ]
+
+
+def _averaged_weights(config: Config, sizes: ModelSizes) -> int:
+    """Encoder, cluster classifiers, and label classifiers once more."""
+    assert config.num_clusters is not None
+    num_labels, dim, width = (
+        sizes.num_labels,
+        embedding_dim(config, sizes),
+        2 if config.label_dtype == "bfloat16" else 4,
+    )
+    bag = sizes.num_features * config.dim * 4 if "bag" in config.encoder else 0
+    tuned = sizes.transformer.num_parameters * 4 if sizes.transformer and not config.frozen else 0
+    return bag + tuned + config.num_clusters * dim * 4 + num_labels * ((config.label_dim or dim) * width + 4)
 
 
 def _row_lengths(config: Config, sizes: ModelSizes) -> tuple[int, int]:
@@ -280,7 +302,7 @@ def passing_parts(config: Config, sizes: ModelSizes) -> list[Part]:
 
 def _first_label_classifiers(config: Config, sizes: ModelSizes) -> int:
     """Sums of some labels, what some texts add to them, and these labels' pairs; arrays to make the adjacency from."""
-    dim, per_text = embedding_dim(config, sizes), sizes.num_pairs / sizes.num_texts
+    dim, per_text = config.label_dim or embedding_dim(config, sizes), sizes.num_pairs / sizes.num_texts
     touched = min(sizes.num_labels, int(min(sizes.num_texts, TEXTS_AT_ONCE) * per_text))
     sums = min(sizes.num_labels * dim * 4, LARGEST_BLOCK) + touched * dim * 8
     return sums + sizes.num_pairs * 8 + sizes.num_texts * 4 + sizes.num_labels * 32

@@ -1,6 +1,7 @@
 """The trainable two-stage model: cluster classifiers, adjacency, label classifiers, and their search.
 
-Q queries, D embedding size, C clusters, L labels, κ labels kept per cluster, B beam, S shortlist.
+Q queries, D embedding size, D' ≤ D that of label classifiers, C clusters, L labels, κ labels kept per cluster, B beam,
+S shortlist.
 Equations: Gupta et al., "ELIAS: End-to-End Learning to Index and Search in Large Output Spaces", NeurIPS 2022.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from elias_idx import _core
+from elias_idx.config import Config
 from elias_idx.errors import ConfigError
 from elias_idx.train.ragged import Ragged
 from elias_idx.train.row_table import RowTable
@@ -180,21 +182,54 @@ class EliasNetwork(nn.Module):
         alpha: α, the factor on the cluster softmax.
         label_bias: the initial b_L.
         label_dtype: of the label classifiers, float32 or bfloat16.
+        label_dim: D', the size that T projects embeddings to for the label classifiers; None for no T, D' = D.
     """
 
     def __init__(
-        self, dim: int, adjacency: Adjacency, *, alpha: float, label_bias: float, label_dtype: str = "float32"
+        self,
+        dim: int,
+        adjacency: Adjacency,
+        *,
+        alpha: float,
+        label_bias: float,
+        label_dtype: str = "float32",
+        label_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.alpha = alpha
         # The memory of fused steps.
         self.label_step = _core.LabelStep()
         self.clusters = nn.Linear(dim, adjacency.num_clusters)
+        self.label_projection = None if label_dim is None else _first_projection(dim, label_dim)
         self.adjacency = adjacency
         self.label_classifiers = RowTable(
-            torch.zeros(adjacency.num_labels, dim, dtype=getattr(torch, label_dtype)),
+            torch.zeros(adjacency.num_labels, label_dim or dim, dtype=getattr(torch, label_dtype)),
             torch.full((adjacency.num_labels,), label_bias),
         )
+
+    @classmethod
+    def from_config(cls, dim: int, adjacency: Adjacency, config: Config) -> EliasNetwork:
+        """The network that the settings describe, for embeddings of size D."""
+        return cls(
+            dim,
+            adjacency,
+            alpha=config.alpha,
+            label_bias=config.label_bias,
+            label_dtype=config.label_dtype,
+            label_dim=config.label_dim,
+        )
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """What every step updates as a whole: W_C, b_C and T."""
+        projection = [] if self.label_projection is None else self.label_projection.parameters()
+        return [*self.clusters.parameters(), *projection]
+
+    def project(self, embeddings: Tensor) -> Tensor:
+        """T e, what the label classifiers take; [Q, D] → [Q, D']."""
+        if self.label_projection is None:
+            return embeddings
+        projected: Tensor = self.label_projection(embeddings)
+        return projected
 
     def cluster_scores(self, embeddings: Tensor) -> Tensor:
         """s_c = min(1, α · softmax_c(W_C e + b_C)); [Q, D] → [Q, C]."""
@@ -250,9 +285,9 @@ class EliasNetwork(nn.Module):
         scores = cluster_scores.flatten().index_select(0, queries * cluster_scores.shape[1] + clusters)
         return scores * weights.flatten().index_select(0, slots)
 
-    def label_logits(self, embeddings: Tensor, pattern: Ragged, skip_below: float = 0.0) -> Tensor:
-        """The logits z = w_l · e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
-        return sampled_dots(embeddings, self.label_classifiers, pattern, skip_below)
+    def label_logits(self, projected: Tensor, pattern: Ragged, skip_below: float = 0.0) -> Tensor:
+        """The logits z = w_l · T e + b_l at the pattern's entries, [E]; see `sampled_dots` for `skip_below`."""
+        return sampled_dots(projected, self.label_classifiers, pattern, skip_below)
 
     @torch.no_grad()
     def search(self, embeddings: Tensor, k: int, beam_size: int, shortlist_size: int) -> tuple[Tensor, Tensor]:
@@ -263,11 +298,18 @@ class EliasNetwork(nn.Module):
         cluster_scores = self.cluster_scores(embeddings)
         beam = top_clusters(cluster_scores, beam_size)
         found = self.shortlist(cluster_scores, beam, self.adjacency.weights(), shortlist_size)
-        scores = found.path_scores * self.label_logits(embeddings, found.pattern).sigmoid()
+        scores = found.path_scores * self.label_logits(self.project(embeddings), found.pattern).sigmoid()
         keys = found.pattern.padded(pack(scores, found.pattern.indices), fill=-1)
         best = keys.topk(min(k, keys.shape[1]), dim=1).values
         best = nn.functional.pad(best, (0, k - best.shape[1]), value=-1)
         return torch.where(best >= 0, unpack_id(best), -1), torch.where(best >= 0, unpack_score(best), 0.0)
+
+
+def _first_projection(dim: int, label_dim: int) -> nn.Linear:
+    """A random T with orthogonal rows, which keeps the length of embeddings on average."""
+    projection = nn.Linear(dim, label_dim, bias=False)
+    nn.init.orthogonal_(projection.weight, gain=(dim / label_dim) ** 0.5)
+    return projection
 
 
 def _padded(values: npt.NDArray[_Number], slots: npt.NDArray[np.int32], shape: tuple[int, int]) -> npt.NDArray[_Number]:

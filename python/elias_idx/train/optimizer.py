@@ -36,9 +36,8 @@ class Optimizers:
         self, encoder: TrainableEncoder, network: EliasNetwork, config: Config, num_steps: int, factor: float
     ) -> None:
         learning_rate = factor * config.learning_rate
-        clusters = list(network.clusters.parameters())
         groups = [
-            {"params": clusters, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": network.dense_parameters(), "lr": config.learning_rate, "weight_decay": config.weight_decay},
             *encoder.parameter_groups(config),
         ]
         self.adamw = torch.optim.AdamW(groups, fused=True)

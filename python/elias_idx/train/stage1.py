@@ -1,6 +1,6 @@
 """Stage 1: encoder, cluster classifiers and label classifiers over the fixed partition.
 
-N texts, L labels, D dimensions.
+N texts, L labels, D dimensions of embeddings, D' of label classifiers.
 """
 
 from __future__ import annotations
@@ -41,21 +41,19 @@ def start_stage1(
     """
     device = torch.device(config.device)
     adjacency = Adjacency(clusters, labels.shape[1])
-    network = EliasNetwork(
-        encoder.dim, adjacency, alpha=config.alpha, label_bias=config.label_bias, label_dtype=config.label_dtype
-    ).to(device)
+    network = EliasNetwork.from_config(encoder.dim, adjacency, config).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
-    _set_label_centroids(trainee, labels)
+    set_label_centroids(trainee, labels)
     return trainee
 
 
 @torch.no_grad()
-def _set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
-    """Starts each label classifier as the mean direction of its texts under the untrained encoder, less all texts'.
+def set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
+    """Starts each label classifier as the mean direction of its texts under the encoder as it is, less all texts'.
 
-    A random encoder of n-grams keeps similar texts near each other, which makes this a far better start than noise.
-    Of millions of labels only some are done at a time, for which all texts are embedded again: the sums of all would
-    take more memory than the classifiers.
+    Even a random encoder of n-grams keeps similar texts near each other: a far better start than noise. Of millions
+    of labels only some are done at a time, for which all texts are embedded again: the sums of all would take more
+    memory than the classifiers.
     """
     weight = trainee.network.label_classifiers.weight
     for block in torch.arange(labels.shape[1]).split(max(1, LARGEST_BLOCK // (4 * weight.shape[1]))):
@@ -64,12 +62,13 @@ def _set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
 
 
 def _label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> Tensor:
-    """The normalised sum of the directions of each label's texts, less as many mean directions; [L, D] on the CPU."""
-    sums = np.zeros((labels.shape[1], trainee.encoder.dim), np.float32)
-    total = np.zeros(trainee.encoder.dim, np.float64)
+    """The normalised sum of the directions of each label's texts, less as many mean directions; [L, D'] on the CPU."""
+    dim = trainee.network.label_classifiers.weight.shape[1]
+    sums = np.zeros((labels.shape[1], dim), np.float32)
+    total = np.zeros(dim, np.float64)
     position = 0
     for embeddings in trainee.embed_all():
-        directions = F.normalize(embeddings, dim=1).cpu().numpy()
+        directions = F.normalize(trainee.network.project(embeddings), dim=1).cpu().numpy()
         transposed = sp.csr_matrix(labels[position : position + len(directions)].T)
         touched = np.flatnonzero(np.diff(transposed.indptr))
         sums[touched] += transposed[touched] @ directions

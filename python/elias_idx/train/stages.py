@@ -81,7 +81,10 @@ class Stages:
         return epochs * self.trainee.steps_per_epoch + position.steps_done
 
     def _finish_epoch(self, state: RunState, optimizers: Optimizers) -> RunState:
+        self.trainee.average.hide(self.trainee.averaged_parameters())
         state = self._finish_steps(state, optimizers)
+        if self._is_averaged(state.position.stage, state.position.epochs_done + 1):
+            self.trainee.average.add(self.trainee.averaged_parameters())
         state = state.after_epoch(distributed.from_first(lambda: self.selection.evaluate(self.current_model)))
         self._write_checkpoint(state, optimizers)
         self.log.epoch(self.step_number(state) - 1, state.epochs[-1].metrics)
@@ -110,6 +113,10 @@ class Stages:
 
     def _write_checkpoint(self, state: RunState, optimizers: Optimizers) -> None:
         distributed.from_first(lambda: self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers))
+
+    def _is_averaged(self, stage: int, epoch: int) -> bool:
+        """Whether the weights at the end of a stage's epoch, from 1 on, count in the average."""
+        return stage == 2 and epoch > self._num_epochs(stage) - self.trainee.config.averaged_epochs
 
     def _num_epochs(self, stage: int) -> int:
         config = self.trainee.config
