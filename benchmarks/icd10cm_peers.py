@@ -33,7 +33,7 @@ def main(num_threads: int, dev: bool) -> None:
     """Trains and evaluates Omikuji with its default settings."""
     data = icd10cm.load()
     train, test = data.split_dev() if dev else (data.train, data.test)
-    features = TextFeatures(Config().features)
+    features = TextFeatures(Config().blocks)
     labels, names = labels_by_name([row.labels for row in train])
     start = time.perf_counter()
     train_features = features.fit_transform([row.text for row in train])

@@ -1,12 +1,18 @@
 """Inputs as sparse vectors."""
 
+import math
+import re
+from collections import Counter
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from elias_idx.config import Config
-from elias_idx.errors import DataError
-from elias_idx.features import FeatureConfig, GivenFeatures, TextFeatures, load_features
+from elias_idx.errors import DataError, FormatError
+from elias_idx.features import Block, GivenFeatures, TextFeatures, load_features
+from elias_idx.files import load_tensors, save_tensors
 
 TEXTS = [
     "acute viral hepatitis",
@@ -16,58 +22,138 @@ TEXTS = [
 ]
 
 
+BLOCKS = [
+    Block("text", "word", (1, 1), 1),
+    Block("text", "word", (2, 3), 2, weight=0.5),
+    Block("text", "char", (3, 5), 2, weight=2.0),
+    Block("first_line", "word", (1, 2), 1),
+    Block("first_line", "char", (2, 2), 1, weight=0.3),
+]
+
+
+def ngrams(block, text):
+    """A text's n-grams of a block, by the words of the documentation."""
+    if block.field == "first_line":
+        text = text.strip().splitlines()[0] if text.strip() else ""
+    words = re.findall(r"\w+", text.lower())
+    sequences = [[*words]] if block.kind == "word" else [f" {word} " for word in words]
+    shortest, longest = block.ngrams
+    for n in range(shortest, longest + 1):
+        for sequence in sequences:
+            yield from (tuple(sequence[start : start + n]) for start in range(len(sequence) - n + 1))
+
+
+def oracle(blocks, train, texts):
+    """tf-idf by plain counting; the columns of each block are in order of n-grams of its training texts."""
+    parts = []
+    for block in blocks:
+        counts = Counter(gram for text in train for gram in set(ngrams(block, text)))
+        known = [gram for gram, count in counts.items() if count >= block.min_texts]
+        idf = {gram: 1 + math.log((1 + len(train)) / (1 + counts[gram])) for gram in known}
+        part = np.zeros((len(texts), len(known)))
+        for row, text in zip(part, texts, strict=True):
+            found = Counter(ngrams(block, text))
+            row[:] = [(1 + math.log(found[gram])) * idf[gram] if gram in found else 0 for gram in known]
+        parts.append(block.weight * part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-30))
+    joined = np.hstack(parts)
+    return joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-30)
+
+
+lines = st.text("ab c\nÄß_1.-", max_size=30)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(lines, min_size=1, max_size=8),
+    st.lists(lines, max_size=4),
+    st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5, unique=True),
+)
+def test_features_are_those_of_plain_counting(train, others, blocks):
+    expected = oracle(blocks, train, train + others)
+    features = TextFeatures(blocks)
+    if not expected.shape[1]:
+        with pytest.raises(DataError, match="no features"):
+            features.fit_transform(train)
+        return
+    matrix = features.fit_transform(train)
+    assert (matrix.dtype, matrix.indices.dtype) == (np.float32, np.int32)
+    assert matrix.has_canonical_format
+    assert abs(features.transform(train) - matrix).max() == 0
+    found = features.transform(train + others).toarray()
+    # The order of a block's columns is its own: products tell the rest.
+    assert found.shape == expected.shape
+    assert np.sort(found, axis=1) == pytest.approx(np.sort(expected, axis=1), abs=1e-5)
+    assert found @ found.T == pytest.approx(expected @ expected.T, abs=1e-5)
+
+
 def test_rows_have_unit_length_and_unknown_texts_none():
-    features = TextFeatures(Config().features)
+    features = TextFeatures(BLOCKS)
     matrix = features.fit_transform(TEXTS)
-    assert matrix.dtype == np.float32
-    assert matrix.shape == (4, features.num_features)
     assert np.asarray(matrix.multiply(matrix).sum(1)).ravel() == pytest.approx(np.ones(4), abs=1e-5)
     assert features.transform(["", "qqq"]).nnz == 0
-
-
-def test_transform_repeats_what_fitting_gave():
-    features = TextFeatures(Config().features)
-    matrix = features.fit_transform(TEXTS)
-    assert abs(features.transform(TEXTS) - matrix).max() < 1e-6
+    assert features.transform([]).shape == (0, features.num_features)
 
 
 def test_saved_features_load_and_give_the_same(tmp_path):
-    features = TextFeatures(FeatureConfig((1, 1), (2, 3), 1, 2))
+    features = TextFeatures(BLOCKS)
     matrix = features.fit_transform(TEXTS)
     features.save(tmp_path)
-    loaded = TextFeatures.load(tmp_path)
-    assert loaded.config == features.config
-    assert abs(loaded.transform(TEXTS) - matrix).max() < 1e-6
-
-
-@pytest.mark.parametrize(("words", "chars"), [((0, 0), (3, 4)), ((1, 2), (0, 0))])
-def test_either_kind_of_n_gram_can_be_left_out(tmp_path, words, chars):
-    features = TextFeatures(FeatureConfig(words, chars, 1, 2))
-    matrix = features.fit_transform(TEXTS)
-    features.save(tmp_path)
-    assert abs(TextFeatures.load(tmp_path).transform(TEXTS) - matrix).max() < 1e-6
+    loaded = load_features(tmp_path)
+    assert isinstance(loaded, TextFeatures)
+    assert (loaded.blocks, loaded.num_features) == (features.blocks, features.num_features)
+    assert abs(loaded.transform(TEXTS) - matrix).max() == 0
 
 
 def test_rare_n_grams_are_left_out():
-    every, frequent = (TextFeatures(FeatureConfig((1, 1), (0, 0), least, 1)) for least in (1, 2))
+    every, frequent = (TextFeatures([Block("text", "word", (1, 1), least)]) for least in (1, 2))
     every.fit_transform(TEXTS)
     frequent.fit_transform(TEXTS)
     # viral, hepatitis, fracture, of, the stand in two texts each.
     assert (every.num_features, frequent.num_features) == (11, 5)
 
 
+def test_marks_belong_to_the_words_of_any_script():
+    words = ["हिन्दी", "ภาษาไทย", "cafe\N{COMBINING ACUTE ACCENT}s", "日本語", "한국어"]
+    features = TextFeatures([Block("text", "word", (1, 1))])
+    matrix = features.fit_transform([" ".join(words), *words])
+    assert matrix.shape == (6, 5)
+    assert np.diff(matrix.indptr).tolist() == [5, 1, 1, 1, 1, 1]
+
+
 def test_texts_without_features_are_an_error():
     with pytest.raises(DataError, match="no features"):
-        TextFeatures(Config().features).fit_transform(["", "  "])
+        TextFeatures(BLOCKS).fit_transform(["", "  "])
 
 
 @pytest.mark.parametrize("texts", [["red apple", "green tree"], ["one text"]])
-def test_a_kind_of_n_gram_that_is_too_rare_is_left_out(tmp_path, texts):
-    features = TextFeatures(FeatureConfig((1, 1), (3, 5), 1, 2))
+def test_a_block_whose_n_grams_are_too_rare_is_empty(tmp_path, texts):
+    features = TextFeatures([Block("text", "word", (1, 1)), Block("text", "char", (3, 5), 2)])
     matrix = features.fit_transform(texts)
     assert matrix.shape[1] == features.num_features == len({word for text in texts for word in text.split()})
     features.save(tmp_path)
-    assert abs(TextFeatures.load(tmp_path).transform(texts) - matrix).max() < 1e-6
+    assert abs(load_features(tmp_path).transform(texts) - matrix).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("idf", lambda idf: idf[1:]),
+        ("idf", lambda idf: idf * np.nan),
+        ("1.2", lambda keys: keys[::-1].copy()),
+        ("1.2", lambda keys: keys - keys.max() - 1),
+        ("1.2", lambda keys: keys + 10**6),
+        ("2.4", lambda keys: keys.astype(np.float64)),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, name, change):
+    features = TextFeatures(BLOCKS)
+    features.fit_transform(TEXTS)
+    features.save(tmp_path)
+    path = tmp_path / "features.safetensors"
+    tensors = load_tensors(path)
+    save_tensors(path, {**tensors, name: change(tensors[name])})
+    with pytest.raises(FormatError, match="idf must be finite" if name == "idf" else f"{name} must be"):
+        load_features(tmp_path)
 
 
 GIVEN = sp.csr_matrix(np.array([[3, 0, 4], [0, 0, 0], [0, 0.5, 0]]))
@@ -105,7 +191,7 @@ def test_inputs_of_another_kind_are_refused(inputs, message):
 
 
 def test_text_features_take_no_matrix():
-    features = TextFeatures(Config().features)
+    features = TextFeatures(BLOCKS)
     features.fit_transform(TEXTS)
     with pytest.raises(DataError, match=r"takes texts, got an array of float64 of shape \[3, 3\]"):
         features.transform(GIVEN)

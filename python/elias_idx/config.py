@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from elias_idx.errors import ConfigError
-from elias_idx.features import FeatureConfig
+from elias_idx.features import Block
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,6 +45,8 @@ _OF_TRANSFORMERS = (
 )
 
 
+_NGRAMS = ("word_ngrams", "char_ngrams", "title_word_ngrams", "title_char_ngrams")
+
 _NO_SUCH_FEATURES = {("bag", "dense"), ("bag", "both"), ("precomputed", "sparse"), ("precomputed", "both")}
 
 
@@ -71,8 +73,16 @@ class Config:
     embedding_norm: float = _setting(8.0, "length that each embedding is given, unless precomputed", 1e-6)
     word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
     char_ngrams: tuple[int, int] = _setting((3, 5), "shortest and longest character n-gram; 0 0 for none", 0)
-    min_word_texts: int = _setting(1, "training texts that a word n-gram must occur in", 1)
+    title_word_ngrams: tuple[int, int] = _setting(
+        (0, 0), "word n-grams of the first line by themselves; 0 0 for none", 0
+    )
+    title_char_ngrams: tuple[int, int] = _setting((0, 0), "the same for its character n-grams", 0)
+    min_word_texts: int = _setting(1, "training texts that a word must occur in", 1)
+    min_phrase_texts: int = _setting(1, "training texts that an n-gram of two words or more must occur in", 1)
     min_char_texts: int = _setting(2, "training texts that a character n-gram must occur in", 1)
+    phrase_weight: float = _setting(1.0, "weight of n-grams of two words or more beside that of single words", 0)
+    char_weight: float = _setting(1.0, "weight of character n-grams beside that of single words", 0)
+    title_weight: float = _setting(1.0, "factor on the weights of the first line's n-grams", 0)
 
     transformer: str | None = _setting(None, "name or folder of a Hugging Face encoder")
     pooling: str = _setting("mean", "how the transformer's token embeddings become one: mean, cls or pooler")
@@ -138,12 +148,12 @@ class Config:
             _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        for name in ("word_ngrams", "char_ngrams"):
+        for name in _NGRAMS:
             shortest, longest = getattr(self, name)
             if shortest > longest or (shortest == 0) != (longest == 0):
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
-        if self.word_ngrams == self.char_ngrams == (0, 0):
-            raise ConfigError("word_ngrams and char_ngrams are both 0 0: there would be no features")
+        if all(getattr(self, name) == (0, 0) for name in _NGRAMS):
+            raise ConfigError(f"{', '.join(_NGRAMS)} are all 0 0: there would be no features")
         self._check_transformer()
         if (self.encoder, self.cluster_by) in _NO_SUCH_FEATURES:
             raise ConfigError(
@@ -164,9 +174,22 @@ class Config:
             raise ConfigError(f"encoder is {self.encoder}, which has no transformer: leave out {', '.join(unused)}")
 
     @property
-    def features(self) -> FeatureConfig:
-        """The settings of the n-grams."""
-        return FeatureConfig(self.word_ngrams, self.char_ngrams, self.min_word_texts, self.min_char_texts)
+    def blocks(self) -> list[Block]:
+        """The blocks of n-grams: of each field, one of words, one of longer word n-grams and one of characters."""
+        fields: dict[Literal["text", "first_line"], Any] = {
+            "text": (self.word_ngrams, self.char_ngrams, 1.0),
+            "first_line": (self.title_word_ngrams, self.title_char_ngrams, self.title_weight),
+        }
+        blocks = []
+        for field_name, (words, chars, weight) in fields.items():
+            if words[0] == 1:
+                blocks.append(Block(field_name, "word", (1, 1), self.min_word_texts, weight))
+            if words[1] > 1:
+                phrases = (max(2, words[0]), words[1])
+                blocks.append(Block(field_name, "word", phrases, self.min_phrase_texts, weight * self.phrase_weight))
+            if chars[1]:
+                blocks.append(Block(field_name, "char", chars, self.min_char_texts, weight * self.char_weight))
+        return blocks
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Config:

@@ -34,7 +34,7 @@ class BagModule(TrainableEncoder):
                 "the bag encoder takes a list of texts, or sparse features; "
                 "an array of embeddings needs encoder = precomputed"
             )
-        self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.features)
+        self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.blocks)
         self._sparse_features = self.features.fit_transform(inputs)
         self._inputs = Ragged.from_scipy(self._sparse_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)

@@ -40,7 +40,7 @@ class _OverTexts(TrainableEncoder):
 
     @property
     def sparse_features(self) -> sp.csr_matrix:
-        return TextFeatures(self._config.features).fit_transform(self._texts)
+        return TextFeatures(self._config.blocks).fit_transform(self._texts)
 
     def row_tables(self) -> list[RowTable]:
         return []

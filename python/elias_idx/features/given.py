@@ -1,0 +1,58 @@
+"""Features that exist already, such as an XMC data set's tf-idf. N inputs, F features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from elias_idx.data import Inputs, is_sparse
+from elias_idx.errors import DataError, FormatError
+from elias_idx.features.rows import scale_rows
+
+
+class GivenFeatures:
+    """Rows scaled to unit length.
+
+    A row without features stays a row of zeros.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        self.num_features = num_features
+
+    def fit_transform(self, inputs: Any) -> sp.csr_matrix:
+        """Like `transform`: there is nothing to learn."""
+        return self.transform(inputs)
+
+    def transform(self, inputs: Inputs) -> sp.csr_matrix:
+        """The rows as float32 CSR [N, F], of unit length.
+
+        Raises:
+            DataError: the inputs are no sparse matrix of F columns, or not finite.
+        """
+        if not is_sparse(inputs):
+            raise DataError(f"this model takes sparse features, a CSR matrix [N, {self.num_features}]")
+        if inputs.shape[1] != self.num_features:
+            raise DataError(f"this model takes {self.num_features} features a row, got {inputs.shape[1]}")
+        matrix = sp.csr_matrix(inputs, dtype=np.float32)
+        if not np.isfinite(matrix.data).all():
+            row = np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right") - 1
+            raise DataError(f"the features of row {row} are not all finite")
+        matrix = matrix.sorted_indices()  # a copy
+        scale_rows(matrix)
+        return matrix
+
+    def save(self, folder: Path) -> None:
+        """Writes `features.json`."""
+        (folder / "features.json").write_text(json.dumps({"num_features": self.num_features}), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> GivenFeatures:
+        """Reads what `save` wrote."""
+        num_features = json.loads((folder / "features.json").read_text(encoding="utf-8"))["num_features"]
+        if type(num_features) is not int:
+            raise FormatError(f"{folder}/features.json: num_features is {num_features!r}")
+        return cls(num_features)
