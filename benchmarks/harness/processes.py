@@ -1,0 +1,52 @@
+"""Work in processes of its own, and what it takes: wall time, CPU time, memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+def in_process(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Runs the work in a new process, whose memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def memory(name: str) -> int:
+    """Bytes of this process's memory, by the kernel's name for it: VmRSS, or VmHWM for the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+class Stopwatch:
+    """Seconds of named parts of the work.
+
+    Attributes:
+        seconds: name → {"wall": …, "cpu": …}, the latter of all threads and of child processes that ended.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Times what runs within; a name used again adds up."""
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        yield
+        before = self.seconds.get(name, {"wall": 0.0, "cpu": 0.0})
+        self.seconds[name] = {
+            "wall": before["wall"] + time.perf_counter() - wall,
+            "cpu": before["cpu"] + _cpu_seconds() - cpu,
+        }
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
