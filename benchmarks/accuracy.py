@@ -1,6 +1,6 @@
 """How well elias_idx and its peers predict, on the same training and test texts.
 
-    pip install -r benchmarks/requirements.txt
+    pip install -r benchmarks/requirements-accuracy.txt
     python benchmarks/accuracy.py run icd10cm path/to/eurlex57k path/to/tibkat
     python benchmarks/accuracy.py table   # brings the README's table up to date
 
@@ -10,15 +10,25 @@ demo's, or a folder with train.jsonl and test.jsonl (or dev.jsonl), perhaps pack
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 import sys
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 
+from harness import accuracy_report, environment
 from harness.accuracy_parts import PARTS, run_part
+from harness.accuracy_results import measure
+from harness.processes import in_process
+from harness.texts import load_texts
 
 _RESULTS = Path(__file__).parent / "results"
 _WORK = Path(__file__).parents[1] / "artifacts" / "accuracy"
+_README = Path(__file__).parents[1] / "README.md"
 
 
 @click.group(context_settings={"show_default": True})
@@ -44,10 +54,41 @@ def run(
     out: Path,
 ) -> None:
     """Runs the parts that have no results yet on each data set, and writes dated results of all parts."""
+    results: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "command": shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]]),
+        "machine": environment.machine(),
+        "versions": environment.versions(("elias_idx", "numpy", "scipy", "scikit-learn", "torch")),
+    }
     for source in sources:
         for name in parts or PARTS:
             click.echo(f"{source}: {name}", err=True)
             run_part(name, source, work, threads, pecos_python, again)
+    results["data_sets"] = [in_process(_measure, source, work) for source in sources]
+    results["load_average_at_end"] = os.getloadavg()[0]
+    stem = out / f"accuracy-{results['date']}"
+    out.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    report = "\n".join(accuracy_report.markdown(results)) + "\n"
+    stem.with_suffix(".md").write_text(report, encoding="utf-8")
+    click.echo(report)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="change nothing; fail if the README has another table")
+def table(check: bool) -> None:
+    """Writes the table of the newest results into the README, between its markers."""
+    newest = max(_RESULTS.glob("accuracy-*.json"))
+    results = json.loads(newest.read_text(encoding="utf-8"))
+    old = _README.read_text(encoding="utf-8")
+    new = accuracy_report.with_table(old, results)
+    if check and new != old:
+        raise click.ClickException(f"the README's table is not that of {newest.name}: run this without --check")
+    _README.write_text(new, encoding="utf-8")
+
+
+def _measure(source: str, work: Path) -> dict[str, Any]:
+    return measure(load_texts(source), work)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ clusters, and the memory of the embeddings themselves. A quick look:
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import date
 from itertools import islice
@@ -30,6 +28,7 @@ import numpy as np
 from harness import environment
 from harness.generated_scale import ScaleShape, make_embeddings, make_features, make_labels
 from harness.markdown import described, row
+from harness.processes import in_process, process_memory
 
 _AMAZON_3M = ScaleShape(2_812_281, 1_717_899, 36, 4096, 337_067, 100, 768)
 _GB = 1e9
@@ -70,22 +69,16 @@ def main(
         "labels_per_cluster": labels_per_cluster,
         "threads": threads,
         "steps": steps,
-        "sparse": _in_process(_cluster_by_features, shape, clusters, threads),
+        "sparse": in_process(_cluster_by_features, shape, clusters, threads),
     }
     embedded = replace(shape, num_texts=embedded_texts)
-    results["dense"] = _in_process(_train_on_embeddings, embedded, clusters, labels_per_cluster, threads, steps)
+    results["dense"] = in_process(_train_on_embeddings, embedded, clusters, labels_per_cluster, threads, steps)
     results["load_average_at_end"] = os.getloadavg()[0]
     stem = out / f"train_scale-{results['date']}"
     out.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     stem.with_suffix(".md").write_text("\n".join(_markdown(results)) + "\n", encoding="utf-8")
     click.echo(stem.with_suffix(".md").read_text(encoding="utf-8"))
-
-
-def _in_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Runs the work in a new process, whose memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
 
 
 class _Phases:
@@ -98,7 +91,7 @@ class _Phases:
     def end(self, name: str) -> None:
         """Ends a part; the next one begins."""
         seconds, cpu_seconds = time.perf_counter() - self._start, time.process_time() - self._cpu_start
-        memory = {"peak_rss": _memory("VmHWM"), "rss": _memory("VmRSS")}
+        memory = {"peak_rss": process_memory("VmHWM"), "rss": process_memory("VmRSS")}
         self.measured.append({"name": name, "seconds": seconds, "cpu_seconds": cpu_seconds, **memory})
         click.echo(f"{name}: {seconds:.1f} s, {cpu_seconds:.1f} s of CPU, {memory['peak_rss'] / _GB:.1f} GB", err=True)
         self._begin()
@@ -106,12 +99,6 @@ class _Phases:
     def _begin(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts over
         self._start, self._cpu_start = time.perf_counter(), time.process_time()
-
-
-def _memory(name: str) -> int:
-    """Bytes of this process's memory, by the kernel's name for it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def _cluster_by_features(shape: ScaleShape, num_clusters: int, num_threads: int) -> dict[str, Any]:

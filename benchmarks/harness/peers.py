@@ -14,16 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .processes import Stopwatch
-
-IntArray = npt.NDArray[np.int64]
-
-K = 100
+from .work import IntArray, K
 
 _NEIGHBOURS = 100
 _TEXTS_AT_ONCE = 256
-_MAX_LABELS_ONE_VS_REST = 5000
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,11 @@ class Examples:
 
 # Takes the examples and a stopwatch for "train" and "predict"; returns label ids [Q, K], best first, padded with −1.
 Peer = Callable[[Examples, Stopwatch], IntArray]
+
+
+def words() -> TfidfVectorizer:
+    """tf-idf of words as scikit-learn has it, with sublinear term frequencies."""
+    return TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
 
 
 def with_known_features(peer: Peer, examples: Examples, stopwatch: Stopwatch) -> tuple[IntArray, int, int]:
@@ -90,7 +92,7 @@ def omikuji(examples: Examples, stopwatch: Stopwatch) -> IntArray:
 
 
 def napkinxc(examples: Examples, stopwatch: Stopwatch) -> IntArray:
-    """napkinXC's probabilistic label tree with its default settings."""
+    """The probabilistic label tree of napkinXC with its default settings."""
     from napkinxc.models import PLT
 
     with tempfile.TemporaryDirectory() as folder:
@@ -134,8 +136,6 @@ def one_vs_rest(examples: Examples, stopwatch: Stopwatch) -> IntArray:
     """A linear support vector machine for each label, against all training texts."""
     from napkinxc.models import BR
 
-    if examples.labels.shape[1] > _MAX_LABELS_ONE_VS_REST:
-        raise NotImplementedError(f"one classifier against all texts for each of {examples.labels.shape[1]:,} labels")
     with tempfile.TemporaryDirectory() as folder:
         model = BR(folder, threads=examples.num_threads, seed=0, loss="l2", liblinear_c=1)
         with stopwatch.time("train"):

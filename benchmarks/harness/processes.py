@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,10 +21,15 @@ def in_process(work: Callable[..., _Result], *arguments: Any) -> _Result:
         return pool.submit(work, *arguments).result()
 
 
-def memory(name: str) -> int:
+def process_memory(name: str) -> int:
     """Bytes of this process's memory, by the kernel's name for it: VmRSS, or VmHWM for the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def peak_memory() -> int:
+    """The most bytes that this process or a child of it that ended had in memory."""
+    return max(process_memory("VmHWM"), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 class Stopwatch:
