@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -24,7 +25,7 @@ from .texts import load_texts, set_name
 from .work import Outcome, Part, Work
 
 MAX_LABELS_ONE_VS_REST = 5000
-ENSEMBLE_SEEDS = (0, 1, 2)
+PECOS = "libpecos"
 
 
 def _peer(peer: peers.Peer, words_only: bool, work: Work) -> Outcome:
@@ -48,27 +49,24 @@ def _peer(peer: peers.Peer, words_only: bool, work: Work) -> Outcome:
 
 
 PARTS: Mapping[str, Part] = {
-    "omikuji-words": Part("Omikuji, words", partial(_peer, peers.omikuji, True), ("omikuji", "scikit-learn")),
-    "omikuji": Part("Omikuji, our features", partial(_peer, peers.omikuji, False), ("omikuji",)),
-    "napkinxc": Part("napkinXC PLT, our features", partial(_peer, peers.napkinxc, False), ("napkinxc",)),
-    "pecos": Part("PECOS XR-Linear, our features", partial(_peer, peers.pecos, False), ()),
-    "neighbours": Part("nearest neighbours, our features", partial(_peer, peers.neighbours, False), ("scipy",)),
+    "omikuji-words": Part("Omikuji, words", partial(_peer, peers.omikuji, True), "omikuji"),
+    "napkinxc-words": Part("napkinXC PLT, words", partial(_peer, peers.napkinxc, True), "napkinxc"),
+    "pecos-words": Part("PECOS XR-Linear, words", partial(_peer, peers.pecos, True), PECOS),
+    "omikuji": Part("Omikuji, our features", partial(_peer, peers.omikuji, False), "omikuji"),
+    "napkinxc": Part("napkinXC PLT, our features", partial(_peer, peers.napkinxc, False), "napkinxc"),
+    "pecos": Part("PECOS XR-Linear, our features", partial(_peer, peers.pecos, False), PECOS),
+    "neighbours": Part("nearest neighbours, our features", partial(_peer, peers.neighbours, False)),
     "one-vs-rest": Part(
         "a linear SVM for each label, words",
         partial(_peer, peers.one_vs_rest, True),
-        ("napkinxc", "scikit-learn"),
+        "napkinxc",
         max_labels=MAX_LABELS_ONE_VS_REST,
     ),
-    "fast": Part("**elias_idx**, fast", elias.fast, ("torch",), is_peer=False),
-    **{
-        f"full-{seed}": Part(
-            "**elias_idx**" + f", seed {seed}" * (seed > 0), partial(elias.full, seed), ("torch",), is_peer=False
-        )
-        for seed in ENSEMBLE_SEEDS
-    },
-    "ensemble": Part(
-        "**elias_idx**, ensemble of 3", partial(elias.ensemble, ENSEMBLE_SEEDS), ("torch",), is_peer=False
-    ),
+    "fast": Part("**elias_idx**, fast", elias.fast, is_peer=False),
+    "full-0": Part("**elias_idx**", partial(elias.full, 0), is_peer=False),
+    "full-1": Part("**elias_idx**, seed 1", partial(elias.full, 1), is_peer=False),
+    "full-2": Part("**elias_idx**, seed 2", partial(elias.full, 2), is_peer=False),
+    "ensemble": Part("**elias_idx**, ensemble of 3", elias.ensemble, is_peer=False),
 }
 
 
@@ -92,20 +90,22 @@ def _run(name: str, source: str, folder: Path, num_threads: int, pecos_python: s
     part, texts = PARTS[name], load_texts(source)
     record: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(timespec="minutes"),
-        "versions": versions(("elias_idx",)),
+        "versions": versions(("elias_idx", "numpy", "scikit-learn", "scipy", "torch")),
         "threads": num_threads,
         "load_average": machine()["load_average"],
     }
     work = Work(texts, folder, num_threads, pecos_python)
     outcome = Outcome(None)
+    if part.package is not None:
+        record["versions"][part.package] = _version(
+            part.package, pecos_python if part.package == PECOS else sys.executable
+        )
     if texts.train.labels.shape[1] > part.max_labels:
         record["left_out"] = f"more than {part.max_labels:,} labels"
+    elif part.package is not None and record["versions"][part.package] is None:
+        record["left_out"] = f"{part.package} is not installed"
     else:
-        try:
-            outcome = part.run(work)
-            record["versions"] |= versions(part.packages)
-        except ImportError as error:
-            record["left_out"] = f"not installed: {error}"
+        outcome = part.run(work)
     np.savez_compressed(folder / "predicted.npz", **outcome.arrays())
     record["seconds"] = work.stopwatch.seconds
     record["peak_memory"] = peak_memory()
@@ -118,3 +118,10 @@ def _log_to(path: Path) -> None:
     with path.open("w") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
+
+
+def _version(package: str, python: str) -> str | None:
+    """The version of a package that a Python has; None if it doesn't."""
+    script = f"from importlib.metadata import version; print(version({package!r}))"
+    found = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

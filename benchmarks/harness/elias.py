@@ -36,9 +36,9 @@ def full(seed: int, work: Work) -> Outcome:
     return Outcome(predicted, {"stage 1": stage1})
 
 
-def ensemble(seeds: tuple[int, ...], work: Work) -> Outcome:
-    """The models of the preset full with several seeds."""
-    raise ImportError("ensembles")
+def ensemble(work: Work) -> Outcome:
+    """The models of the preset full with three seeds."""
+    raise NotImplementedError
 
 
 def _train(work: Work, preset: str, seed: int) -> tuple[Model, IntArray]:

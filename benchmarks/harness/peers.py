@@ -183,5 +183,6 @@ def _largest(matrix: sp.csr_matrix, count: int) -> sp.csr_matrix:
 
 
 def _best(scores: sp.csr_matrix) -> IntArray:
-    """The labels with the highest scores of each row, [Q, K], padded with −1."""
+    """The labels with the highest scores of each row, equal ones in order, [Q, K], padded with −1."""
+    scores.sort_indices()
     return _padded([columns[np.argsort(-values, kind="stable")[:K]].tolist() for columns, values in _rows(scores)])

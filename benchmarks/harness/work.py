@@ -63,14 +63,14 @@ class Part:
 
     Attributes:
         title: what tables call it.
-        run: does the work; an ImportError says that something isn't installed, which is a result too.
-        packages: those whose versions its results name.
+        run: does the work.
+        package: what it needs besides elias_idx[train].
         is_peer: whether it is what elias_idx is compared with.
         max_labels: L at most; it would take too long on sets with more.
     """
 
     title: str
     run: Callable[[Work], Outcome]
-    packages: tuple[str, ...]
+    package: str | None = None
     is_peer: bool = True
     max_labels: int = sys.maxsize
