@@ -63,7 +63,7 @@ PARTS: Mapping[str, Part] = {
         max_labels=MAX_LABELS_ONE_VS_REST,
     ),
     "fast": Part("**elias_idx**, fast", elias.fast, is_peer=False),
-    "full-0": Part("**elias_idx**", partial(elias.full, 0), is_peer=False),
+    "full-0": Part("**elias_idx**", partial(elias.full_in_steps, 0), is_peer=False),
     "full-1": Part("**elias_idx**, seed 1", partial(elias.full, 1), is_peer=False),
     "full-2": Part("**elias_idx**, seed 2", partial(elias.full, 2), is_peer=False),
     "ensemble": Part("**elias_idx**, ensemble of 3", elias.ensemble, is_peer=False),

@@ -47,11 +47,12 @@ class Stopwatch:
         """Times what runs within; a name used again adds up."""
         wall, cpu = time.perf_counter(), _cpu_seconds()
         yield
+        self.add(name, time.perf_counter() - wall, _cpu_seconds() - cpu)
+
+    def add(self, name: str, wall: float, cpu: float) -> None:
+        """Adds seconds that were measured elsewhere."""
         before = self.seconds.get(name, {"wall": 0.0, "cpu": 0.0})
-        self.seconds[name] = {
-            "wall": before["wall"] + time.perf_counter() - wall,
-            "cpu": before["cpu"] + _cpu_seconds() - cpu,
-        }
+        self.seconds[name] = {"wall": before["wall"] + wall, "cpu": before["cpu"] + cpu}
 
 
 def _cpu_seconds() -> float:
