@@ -30,7 +30,7 @@ _TEXTS_AT_ONCE = 512
 
 def default_features(train: TrainingSet) -> TextFeatures:
     """The features that training chooses by itself."""
-    return TextFeatures(Config().features)
+    return TextFeatures(Config().blocks)
 
 
 def fast(work: Work) -> Outcome:
