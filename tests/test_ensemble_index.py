@@ -99,7 +99,7 @@ def test_any_ensemble_is_the_mean_of_its_members(seed, num_members, k, num_queri
 
 def test_labels_are_those_of_the_first_index_and_then_others(members):
     ensemble = EnsembleIndex(members)
-    assert ensemble.all_names() == [*NAMES, "new", "newer"]
+    assert ensemble.label_names == [*NAMES, "new", "newer"]
     assert (ensemble.num_labels, ensemble.num_shared_labels) == (62, 50)
     for number, member in enumerate(members):
         assert ensemble.names(ensemble.labels_of(number)).tolist() == list(member.label_names)
@@ -153,7 +153,7 @@ def test_the_first_labels_do_not_depend_on_how_many_are_asked_for():
 def test_filters_of_all_kinds_agree(members, queries):
     ensemble = EnsembleIndex(members)
     names = ["newer", *NAMES[3:40:4]]
-    ids = [ensemble.all_names().index(name) for name in names]
+    ids = [ensemble.label_names.index(name) for name in names]
     expected = averaged(members, queries, 5, allowed=[set(names)] * len(queries))
     mask = np.isin(np.arange(62), ids)
     rows = sp.csr_matrix(np.tile(mask, (len(queries), 1)))
@@ -167,7 +167,7 @@ def test_each_query_may_have_a_filter_of_its_own(members, queries, monkeypatch):
     # Several batches, so that filters are cut like the queries.
     monkeypatch.setattr("elias_idx.ensemble_index._QUERIES_AT_ONCE", 16)
     ensemble = EnsembleIndex(members)
-    names = ensemble.all_names()
+    names = ensemble.label_names
     allowed = [set(names[at % 5 :: 5]) for at in range(len(queries))]
     expected = averaged(members, queries, 4, allowed=allowed)
     rows = sp.csr_matrix([[name in row for name in names] for row in allowed])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-import elias_idx.model
+import elias_idx.predictor
 from elias_idx import Index, Model
 from elias_idx.data import labels_by_name
 from elias_idx.errors import DataError, FormatError
@@ -74,7 +74,7 @@ def test_evaluation_counts_unseen_labels_and_texts_without_labels(saved):
 
 
 def test_excluded_pairs_count_neither_as_found_nor_as_missed(saved, monkeypatch):
-    monkeypatch.setattr(elias_idx.model, "_TEXTS_AT_ONCE", 100)
+    monkeypatch.setattr(elias_idx.predictor, "_TEXTS_AT_ONCE", 100)
     model = Model.load(saved)
     texts, labels = topic_texts(seed=1)
     matrix, names = labels_by_name(labels)

@@ -1,9 +1,10 @@
 """Search in millions of labels with a learned index.
 
-`Index` needs NumPy alone. `Model`, which joins a text encoder and an index, needs the extra
-`elias_idx[train]` and is imported when it is first asked for.
+`Index` needs NumPy alone. `Model`, which joins a text encoder and an index, and `Ensemble`, which joins models, need
+the extra `elias_idx[train]` and are imported when they are first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from elias_idx._core import EliasIdxError, FormatError, LabelFilter, __version__, instruction_set
@@ -22,6 +23,7 @@ from elias_idx.results import (
 )
 
 if TYPE_CHECKING:
+    from elias_idx.ensemble import Ensemble
     from elias_idx.model import Model
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "BeamResult",
     "ClusterEdges",
     "EliasIdxError",
+    "Ensemble",
     "Evidence",
     "FormatError",
     "FusionTrees",
@@ -48,12 +51,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Model":
+    if name in ("Ensemble", "Model"):
         try:
-            from elias_idx.model import Model
+            return getattr(import_module(f"elias_idx.{name.lower()}"), name)
         except ModuleNotFoundError as error:
             from elias_idx.errors import MissingExtraError
 
             raise MissingExtraError(str(error.name), "train") from error
-        return Model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

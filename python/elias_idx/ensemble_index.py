@@ -116,7 +116,8 @@ class EnsembleIndex:
             names[at] = self._further[flat[at] - first.num_labels]
         return names.reshape(ids.shape) if ids.ndim else names[0]
 
-    def all_names(self) -> list[str]:
+    @property
+    def label_names(self) -> list[str]:
         """The names of all labels."""
         first = self.indexes[0]
         return [*first.names(np.arange(first.num_labels)), *self._further]

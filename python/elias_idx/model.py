@@ -14,74 +14,39 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from elias_idx import __version__, _core
 from elias_idx._arrays import as_count
-from elias_idx.data import Inputs, LabelVocabulary, checked_matrix, is_sparse, labels_by_name, num_rows
+from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
-from elias_idx.errors import ConfigError, DataError, FormatError
+from elias_idx.errors import FormatError
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
-from elias_idx.metrics import (
-    canonical,
-    evaluate,
-    evaluate_groups,
-    inverse_propensities,
-    without_entries,
-    without_excluded,
-)
-from elias_idx.results import LabelNames
+from elias_idx.predictor import Predictor
+from elias_idx.results import SearchResult
+
+if TYPE_CHECKING:
+    from elias_idx.ensemble import Ensemble
 
 FORMAT = "elias_idx_model"
 FORMAT_VERSION = 1
 
-_TEXTS_AT_ONCE = 16384
-
-
-class Prediction(NamedTuple):
-    """The labels found for each input, best first, without padding.
-
-    Attributes:
-        names: label names, one list an input.
-        scores: their scores, in the same order.
-    """
-
-    names: list[list[str]]
-    scores: list[list[float]]
-
-
-class Evaluation(NamedTuple):
-    """How well a model predicts a test set.
-
-    Attributes:
-        metrics: "P@1" and so on, in percent; see `elias_idx.metrics.evaluate`.
-        num_texts: how many texts were evaluated.
-        num_without_labels: how many of them have no label, or none that isn't excluded. Where pairs were excluded,
-            these count as zeros in P@k, nDCG@k and R@k; else they count in no metric.
-        unseen_labels: labels of the test set that no training text had, which can't be predicted.
-        groups: the same for "head", "torso" and "tail" labels; see `elias_idx.metrics.evaluate_groups`.
-    """
-
-    metrics: dict[str, float]
-    num_texts: int
-    num_without_labels: int
-    unseen_labels: list[str]
-    groups: dict[str, dict[str, float]]
+# Of the features that a model may require of its reader: its folder holds models, see `elias_idx.ensemble`.
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Predictor):
     """An encoder and the index that searches its embeddings.
 
     Attributes:
@@ -115,145 +80,17 @@ class Model:
             raise TypeError("texts must be a sequence of strings; put a single text in a list")
         return self.encoder.encode(texts, None if num_threads is None else as_count("num_threads", num_threads))
 
-    def predict(
-        self,
-        texts: Inputs,
-        k: int = 10,
-        *,
-        beam_size: int | None = None,
-        shortlist_size: int | None = None,
-        num_threads: int | None = None,
-        filter: Any = None,
-        min_score: float | None = None,
-    ) -> Prediction:
-        """The k best labels of each text.
+    @property
+    def takes_embeddings(self) -> bool:
+        """Whether it takes embeddings instead of texts or features."""
+        return self.encoder.kind == "precomputed"
 
-        Args:
-            texts: N texts; embeddings [N, D] or sparse features [N, F] for a model that takes those.
-            k: labels a text; fewer come back where fewer are reachable.
-            beam_size: as in `Index.search`.
-            shortlist_size: as in `Index.search`.
-            num_threads: as in `Index.search`.
-            filter: as in `Index.search`; e.g. the names of the labels to choose from.
-            min_score: as in `Index.search`; labels with a lower score are left out.
+    @property
+    def _index(self) -> Index:
+        return self.index
 
-        Raises:
-            DataError: the texts are not what the model takes, or its index has no label names.
-        """
-        self._check_names()
-        found = self.index.search(
-            self.encode(texts, num_threads),
-            # There is no padding here, so more labels than there are would only take memory.
-            min(as_count("k", k), self.index.num_labels),
-            beam_size=beam_size,
-            shortlist_size=shortlist_size,
-            num_threads=num_threads,
-            filter=filter,
-            min_score=min_score,
-        )
-        counts = (found.labels >= 0).sum(1)
-        names = self.index.names(found.labels)
-        return Prediction(
-            [row[:count].tolist() for row, count in zip(names, counts, strict=True)],
-            [row[:count].tolist() for row, count in zip(found.scores, counts, strict=True)],
-        )
-
-    def evaluate(
-        self,
-        texts: Inputs,
-        labels: Sequence[Sequence[str]] | sp.csr_matrix,
-        *,
-        label_names: Sequence[str] | None = None,
-        excluded: sp.csr_matrix | None = None,
-        ks: Sequence[int] = (1, 3, 5),
-        recall_ks: Sequence[int] = (10, 100),
-        propensity: tuple[float, float] = (0.55, 1.5),
-        beam_size: int | None = None,
-        shortlist_size: int | None = None,
-        num_threads: int | None = None,
-    ) -> Evaluation:
-        """Searches the texts' labels and compares them to the true ones.
-
-        Args:
-            texts: N texts, or what else the model takes.
-            labels: the names of each text's true labels; or, with `label_names`, a CSR matrix [N, L'] whose entries are
-                the true labels. Those unseen in training count in the denominators.
-            label_names: of the matrix' columns.
-            excluded: pairs of a text and a label that count neither as found nor as missed, the non-zeros of a sparse
-                matrix of the same shape, such as XMC data sets have in `filter_labels_*.txt`. With it, texts without
-                labels count as zeros, as with the repository's tools.
-            ks: cut-offs of precision and nDCG.
-            recall_ks: cut-offs of recall.
-            propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
-            beam_size: as in `Index.search`.
-            shortlist_size: as in `Index.search`.
-            num_threads: as in `Index.search`.
-
-        Raises:
-            DataError: labels, their names and texts don't fit, no text has a label that isn't excluded, or the model's
-                index has no label names.
-            ConfigError: there are no cut-offs, or a or b is not a positive number.
-        """
-        self._check_names()
-        names: Sequence[str]
-        if label_names is None:
-            matrix, names = labels_by_name(labels)
-        else:
-            matrix, names = checked_matrix(labels, label_names), label_names
-        if num_rows(texts) != matrix.shape[0]:
-            raise DataError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
-        if not (cutoffs := (*ks, *recall_ks)):
-            raise ConfigError("there is nothing to evaluate: ks and recall_ks are both empty")
-        if excluded is not None:
-            if label_names is None or excluded.shape != matrix.shape:
-                raise DataError("excluded must be a matrix of the same shape as labels, which must be one too")
-            excluded = canonical(excluded)
-            matrix = without_entries(matrix, excluded)
-            excluded, _ = self._vocabulary.renumber(excluded, names)
-        if not matrix.nnz:
-            raise DataError(
-                "there is nothing to evaluate: no text has a label"
-                + (" that isn't excluded" if excluded is not None else "")
-            )
-        relevant, unseen = self._vocabulary.renumber(matrix, names)
-        counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
-        gains = inverse_propensities(counts, self.num_training_texts, *propensity)
-        search = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_threads": num_threads}
-        found = self._search_counted(texts, max(cutoffs), excluded, search)
-        how: dict[str, Any] = {"ks": ks, "recall_ks": recall_ks, "all_queries": excluded is not None}
-        metrics = evaluate(found, relevant, inverse_propensity=gains, **how)
-        groups = evaluate_groups(found, relevant, counts, **how)
-        without_labels = int((np.diff(relevant.indptr) == 0).sum())
-        return Evaluation(metrics, matrix.shape[0], without_labels, unseen, groups)
-
-    def _search_counted(
-        self, texts: Inputs, k: int, excluded: sp.csr_matrix | None, search: Mapping[str, Any]
-    ) -> npt.NDArray[np.int64]:
-        """The best labels of each text that aren't excluded, [N, min(k, L)]; some thousand texts at a time."""
-        k = min(k, self.index.num_labels)
-        if is_sparse(texts):
-            texts = texts.tocsr()  # other formats have no slices
-        parts = [np.empty((0, k), np.int64)]
-        for start in range(0, num_rows(texts), _TEXTS_AT_ONCE):
-            embeddings = self.encode(texts[start : start + _TEXTS_AT_ONCE], search["num_threads"])
-            out = None if excluded is None else excluded[start : start + len(embeddings)]
-            # Every excluded label may stand among the best.
-            more = 0 if out is None else int(np.diff(out.indptr).max())
-            labels = self.index.search(embeddings, min(k + more, self.index.num_labels), **search).labels
-            counted = labels if out is None else without_excluded(labels, out)
-            padding = ((0, 0), (0, max(0, k - counted.shape[1])))
-            parts.append(np.pad(counted[:, :k], padding, constant_values=-1))
-        return np.concatenate(parts)
-
-    @cached_property
-    def _vocabulary(self) -> LabelVocabulary:
-        return LabelVocabulary(self._check_names())
-
-    def _check_names(self) -> LabelNames:
-        """The label names, which an index need not have."""
-        if self.index.label_names is None:
-            raise DataError("this model's index has no label names, which predictions and evaluation need")
-        return self.index.label_names
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, **options: Any) -> SearchResult:
+        return self.index.search(self.encode(texts, num_threads), k, num_threads=num_threads, **options)
 
     def verify(self) -> None:
         """Recomputes the checksums of all files of a loaded model, its index's included.
@@ -262,14 +99,8 @@ class Model:
             FormatError: a file is damaged or missing; which one is said.
             OSError: one can't be read.
         """
-        try:
-            for name, expected in self.checksums.items():
-                if self.path is not None and _sha256(self.path / name) != expected:
-                    raise FormatError(
-                        f"{self.path / name} is damaged: its checksum is another one than when it was saved"
-                    )
-        except FileNotFoundError as error:
-            raise FormatError(f"{self.path}: the model is damaged: {error}") from error
+        if self.path is not None:
+            check_files(self.path, self.checksums)
         self.index.verify()
 
     def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
@@ -302,49 +133,37 @@ class Model:
             OSError: as `save`.
         """
         if path is None:
-            return replace(self, index=self.index.quantize(dtype, screen=screen), path=None, checksums={})
+            return replace(self, index=self.index.quantize(dtype, screen=screen), path=None)
         self._save(
             Path(path).absolute(), overwrite, lambda folder: self.index.quantize(dtype, screen=screen, path=folder)
         )
-        return Model.load(path)
+        return load_single(path)
 
     def _save(self, path: Path, overwrite: bool, write_index: Callable[[Path], object]) -> None:
-        check_replaceable(path, overwrite)
-        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-        try:
-            partial.mkdir()
-            self._write(partial, write_index)
-            _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with new_folder(path, overwrite) as folder:
+            self._write(folder, write_index)
 
     def _write(self, folder: Path, write_index: Callable[[Path], object]) -> None:
         (folder / "encoder").mkdir()
         self.encoder.save(folder / "encoder")
         write_index(folder / "index")
         save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
+        files = sorted([*(folder / "encoder").iterdir(), folder / "labels.safetensors"])
         content = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "written_by": f"elias_idx {__version__}",
             "encoder": self.encoder.kind,
             "num_training_texts": self.num_training_texts,
             "settings": dict(self.settings),
             "required_features": [],
-            "sha256": {
-                str(path.relative_to(folder).as_posix()): _sha256(path)
-                for path in sorted([*(folder / "encoder").iterdir(), folder / "labels.safetensors"])
-            },
         }
-        (folder / "model.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_description(folder, content, files)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], mmap: bool = True) -> Model:
-        """Opens a model's folder.
+    def load(cls, path: str | PathLike[str], mmap: bool = True) -> Model | Ensemble:
+        """Opens a folder of a model, or of an ensemble, which predicts and evaluates in the same way.
 
         Args:
             path: the folder.
-            mmap: whether the index is mapped instead of read into memory.
+            mmap: whether indexes are mapped instead of read into memory.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -352,6 +171,14 @@ class Model:
         """
         folder = Path(path).absolute()
         content = _read_description(folder)
+        if content.get("required_features") == [ENSEMBLE]:
+            from elias_idx.ensemble import Ensemble
+
+            return Ensemble._open(folder, content, mmap)
+        return cls._open(folder, content, mmap)
+
+    @classmethod
+    def _open(cls, folder: Path, content: Mapping[str, Any], mmap: bool) -> Model:
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
             counts = load_tensors(folder / "labels.safetensors")["counts"]
@@ -368,6 +195,37 @@ class Model:
             )
         except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the model is damaged: {error}") from error
+
+
+def load_single(path: str | PathLike[str], mmap: bool = True) -> Model:
+    """`Model.load` of a folder that must hold one model.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        FormatError: as `Model.load`, or it holds an ensemble.
+    """
+    model = Model.load(path, mmap)
+    if not isinstance(model, Model):
+        raise FormatError(f"{path} is an ensemble, not a single model: these lie in {Path(path) / 'members'}")
+    return model
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Gives a folder to write a model into; it is moved to `path`, an absolute path, when the block ends well.
+
+    Raises:
+        FileExistsError: there is something at `path` that must not be replaced.
+        OSError: the folder can't be written; nothing is left behind.
+    """
+    check_replaceable(path, overwrite)
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        partial.mkdir()
+        yield partial
+        _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_replaceable(path: Path, overwrite: bool) -> None:
@@ -390,15 +248,45 @@ def _is_part(path: Path) -> bool:
             return True
         case ("encoder" | "index", _):
             return path.suffix in {".json", ".safetensors"}
+        case ("members", *rest):
+            return len(rest) < 2 or _is_part(Path(*rest[1:]))
     return False
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
+    """Compares files to their SHA-256.
+
+    Raises:
+        FormatError: a file is damaged or missing; which one is said.
+        OSError: one can't be read.
+    """
+    try:
+        for name, expected in checksums.items():
+            if sha256(folder / name) != expected:
+                raise FormatError(f"{folder / name} is damaged: its checksum is another one than when it was saved")
+    except FileNotFoundError as error:
+        raise FormatError(f"{folder}: the model is damaged: {error}") from error
+
+
+def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Writes `model.json`, with the checksums of files in the folder."""
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "written_by": f"elias_idx {__version__}",
+        **content,
+        "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+    }
+    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -417,6 +305,6 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{folder} has model format {content.get('format_version')!r}, this elias_idx reads {FORMAT_VERSION}: "
             "upgrade elias_idx"
         )
-    if unknown := content.get("required_features"):
-        raise FormatError(f"{folder} needs {unknown}, which this elias_idx does not know: upgrade elias_idx")
+    if (features := content.get("required_features", [])) not in ([], [ENSEMBLE]):
+        raise FormatError(f"{folder} needs {features}, which this elias_idx does not know: upgrade elias_idx")
     return content

@@ -19,9 +19,12 @@ import elias_idx
 from elias_idx import LabelFilter
 from elias_idx.config import Config
 from elias_idx.data import Inputs, TrainingSet, num_rows, read_excluded, read_inputs, read_training_set, write_rows
+from elias_idx.ensemble import Ensemble
+from elias_idx.ensemble_index import EnsembleFilter
 from elias_idx.errors import DataError, EliasIdxError
 from elias_idx.index import Dtype, Index
-from elias_idx.model import Evaluation, Model
+from elias_idx.model import Model, load_single
+from elias_idx.predictor import Evaluation, Predictor
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -205,8 +208,8 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
     if math.isnan(options["min_score"] or 0.0):
         raise click.UsageError("--min-score must be a number")
     loaded = Model.load(model)
-    options["filter"] = None if allow is None else _label_filter(loaded.index, allow)
-    rows = _inputs(inputs, needs_embeddings=loaded.encoder.kind == "precomputed")
+    options["filter"] = None if allow is None else _label_filter(loaded, allow)
+    rows = _inputs(inputs, needs_embeddings=loaded.takes_embeddings)
 
     def predictions() -> Iterator[dict[str, Any]]:
         with tqdm(total=num_rows(rows), desc="predict", unit="row", disable=None) as progress:
@@ -223,11 +226,11 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
         write_rows(out.resolve(), predictions())
 
 
-def _label_filter(index: Index, path: Path) -> LabelFilter:
+def _label_filter(model: Predictor, path: Path) -> LabelFilter | EnsembleFilter:
     """A filter of the labels that a file names line by line."""
     try:
         # `splitlines` would cut at characters that names may hold.
-        return index.label_filter([line for line in path.read_text(encoding="utf-8").split("\n") if line])
+        return model.label_filter([line for line in path.read_text(encoding="utf-8").split("\n") if line])
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -279,7 +282,7 @@ def evaluate(
     DATA has labelled rows in any format that `train` takes.
     """
     loaded = Model.load(model)
-    if (loaded.encoder.kind == "precomputed") != (embeddings is not None):
+    if loaded.takes_embeddings != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
     data = read_training_set(test_data, embeddings=embeddings, split="tst")
     excluded = read_excluded(filter_file, test_data, data) if filter_file else None
@@ -317,17 +320,18 @@ Example:
 @click.argument("model", type=_FOLDER)
 @_explained
 def info(model: Path) -> None:
-    """Says what a model (or a bare index) is."""
+    """Says what a model, an ensemble or a bare index is."""
     if (model / "index.json").is_file():
         _echo_index(Index.load(model))
         return
     loaded = Model.load(model)
-    click.echo(f"model       {model}")
-    click.echo(f"encoder     {loaded.encoder.kind}, {loaded.encoder.dim} dimensions")
-    click.echo(f"trained on  {loaded.num_training_texts:,} rows")
-    _echo_index(loaded.index)
-    for name, value in loaded.settings.items():
-        click.echo(f"  {name} = {value}")
+    if isinstance(loaded, Model):
+        _echo_model(model, loaded)
+        return
+    _echo_ensemble(loaded)
+    for number, member in enumerate(loaded.members):
+        click.echo()
+        _echo_model(model / "members" / str(number), member)
 
 
 @cli.command(
@@ -349,8 +353,49 @@ def quantize(model: Path, dtype: Dtype, out: Path, screen: bool, overwrite: bool
         made = source.quantize(dtype, screen=screen, path=out, overwrite=overwrite)
     except ValueError as error:  # weights that the dtype can't be made of
         raise click.ClickException(str(error)) from error
-    index = made.index if isinstance(made, Model) else made
-    click.echo(f"{out}: {index!r}", err=True)
+    click.echo(f"{out}: {made.index if isinstance(made, Model) else made!r}", err=True)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx ensemble model-a model-b model-c --out ensemble
+  elias-idx evaluate ensemble test.jsonl"""
+)
+@click.argument("members", metavar="MODEL...", type=_FOLDER, nargs=-1, required=True)
+@click.option("--out", type=_FOLDER, required=True, help="folder of the ensemble, which gets copies of the models")
+@click.option("--overwrite", is_flag=True, help="replace a model at --out")
+@_explained
+def ensemble(members: tuple[Path, ...], out: Path, overwrite: bool) -> None:
+    """Joins models of the same labels to one that averages their scores.
+
+    They may have been trained with different seeds, clusterings, settings or encoders. All other commands take an
+    ensemble like a model.
+    """
+    made = Ensemble([load_single(member) for member in members])
+    made.save(out, overwrite)
+    click.echo(out, err=True)
+    _echo_ensemble(made, err=True)
+
+
+def _echo_ensemble(made: Ensemble, err: bool = False) -> None:
+    num_labels, num_shared = made.num_labels, made.num_shared_labels
+    click.echo(f"ensemble    {len(made.members)} models whose scores are averaged", err=err)
+    known = "all known to all models"
+    if num_shared < num_labels:
+        known = f"of which {num_labels - num_shared:,} are not known to all models: their scores there count as 0"
+    click.echo(f"labels      {num_labels:,}, {known}", err=err)
+    encoders = "the same: its index takes embeddings" if made.has_one_encoder else "different: it predicts from texts"
+    click.echo(f"encoders    {encoders}", err=err)
+
+
+def _echo_model(path: Path, model: Model) -> None:
+    click.echo(f"model       {path}")
+    click.echo(f"encoder     {model.encoder.kind}, {model.encoder.dim} dimensions")
+    click.echo(f"trained on  {model.num_training_texts:,} rows")
+    _echo_index(model.index)
+    for name, value in model.settings.items():
+        click.echo(f"  {name} = {value}")
 
 
 def _echo_index(index: Index) -> None:
@@ -375,7 +420,7 @@ def demo(out: Path) -> None:
     run_demo(out)
 
 
-def _evaluate(model: Model, data: TrainingSet, **options: Any) -> Evaluation:
+def _evaluate(model: Predictor, data: TrainingSet, **options: Any) -> Evaluation:
     return model.evaluate(data.inputs, data.labels, label_names=data.label_names, **options)
 
 

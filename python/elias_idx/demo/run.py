@@ -28,7 +28,8 @@ from elias_idx.data import Row, read_rows, write_rows
 from elias_idx.demo import icd10cm
 from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import replacing
-from elias_idx.model import Evaluation, Model
+from elias_idx.model import Model, load_single
+from elias_idx.predictor import Evaluation
 from elias_idx.train import EpochResult, IfExists, TrainingSet, train_model
 from elias_idx.train.run_folder import run_path
 
@@ -59,7 +60,7 @@ def run_demo(out: Path, config: Config | None = None) -> dict[str, Any]:
     seconds["train"] = training["seconds"]
 
     with _timed("load", seconds):
-        model = Model.load(out / "model")
+        model = load_single(out / "model")
     with _timed("encode", seconds):
         embeddings = model.encode(texts)
     with _timed("search", seconds):

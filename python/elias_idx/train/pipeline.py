@@ -12,7 +12,7 @@ import torch
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
-from elias_idx.model import Model
+from elias_idx.model import Model, load_single
 from elias_idx.train import distributed, memory
 from elias_idx.train.clustering import Clusters, default_num_clusters
 from elias_idx.train.dense import train_dense
@@ -77,7 +77,7 @@ def train_model(
         distributed.from_first(lambda: until_the_end.enter_context(alone(out)))
         run = distributed.from_first(lambda: RunFolder.check(out, if_exists, describe_run(config, data, dev, given)))
         if if_exists == "resume" and out.exists() and not run.goes_on:
-            finished = Model.load(out)
+            finished = load_single(out)
             run.check_same(finished.settings, f"the model at {out}")
             distributed.from_first(run.remove)
             return finished
@@ -87,7 +87,7 @@ def train_model(
             stages = train_dense(data, config, given, run, selection, log, on_epoch)
             distributed.from_first(lambda: stages.current_model().save(out, overwrite=if_exists != "error"))
         distributed.from_first(run.remove)
-        return Model.load(out)
+        return load_single(out)
 
 
 def dry_run(

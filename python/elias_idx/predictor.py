@@ -1,0 +1,236 @@
+"""What predicts the labels of texts and is evaluated on them: a model, or an ensemble of models.
+
+N inputs, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from elias_idx._arrays import as_count
+from elias_idx.data import Inputs, LabelVocabulary, checked_matrix, is_sparse, labels_by_name, num_rows
+from elias_idx.errors import ConfigError, DataError
+from elias_idx.metrics import (
+    canonical,
+    evaluate,
+    evaluate_groups,
+    inverse_propensities,
+    without_entries,
+    without_excluded,
+)
+from elias_idx.results import SearchResult
+
+if TYPE_CHECKING:
+    from elias_idx._core import LabelFilter
+    from elias_idx.ensemble_index import EnsembleFilter, EnsembleIndex
+    from elias_idx.index import Index
+
+_TEXTS_AT_ONCE = 16384
+
+
+class Prediction(NamedTuple):
+    """The labels found for each input, best first, without padding.
+
+    Attributes:
+        names: label names, one list an input.
+        scores: their scores, in the same order.
+    """
+
+    names: list[list[str]]
+    scores: list[list[float]]
+
+
+class Evaluation(NamedTuple):
+    """How well a model predicts a test set.
+
+    Attributes:
+        metrics: "P@1" and so on, in percent; see `elias_idx.metrics.evaluate`.
+        num_texts: how many texts were evaluated.
+        num_without_labels: how many of them have no label, or none that isn't excluded. Where pairs were excluded,
+            these count as zeros in P@k, nDCG@k and R@k; else they count in no metric.
+        unseen_labels: labels of the test set that no training text had, which can't be predicted.
+        groups: the same for "head", "torso" and "tail" labels; see `elias_idx.metrics.evaluate_groups`.
+    """
+
+    metrics: dict[str, float]
+    num_texts: int
+    num_without_labels: int
+    unseen_labels: list[str]
+    groups: dict[str, dict[str, float]]
+
+
+class Predictor(ABC):
+    """A `Model` or an `Ensemble` of models.
+
+    Attributes:
+        label_counts: in how many training texts each label occurs, int64 [L].
+        num_training_texts: how many there were.
+    """
+
+    label_counts: npt.NDArray[np.int64]
+    num_training_texts: int
+
+    @property
+    @abstractmethod
+    def takes_embeddings(self) -> bool:
+        """Whether it takes embeddings instead of texts or features."""
+
+    @property
+    @abstractmethod
+    def _index(self) -> Index | EnsembleIndex:
+        """What knows the labels."""
+
+    @abstractmethod
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, **options: Any) -> SearchResult:
+        """The k best labels of each text; the options are those of `Index.search`."""
+
+    def predict(
+        self,
+        texts: Inputs,
+        k: int = 10,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+        filter: Any = None,
+        min_score: float | None = None,
+    ) -> Prediction:
+        """The k best labels of each text.
+
+        Args:
+            texts: N texts; embeddings [N, D] or sparse features [N, F] for a model that takes those.
+            k: labels a text; fewer come back where fewer are reachable.
+            beam_size: as in `Index.search`.
+            shortlist_size: as in `Index.search`.
+            num_threads: as in `Index.search`.
+            filter: as in `Index.search`; e.g. the names of the labels to choose from.
+            min_score: as in `Index.search`; labels with a lower score are left out.
+
+        Raises:
+            DataError: the texts are not what the model takes, or its index has no label names.
+        """
+        self._check_names()
+        found = self._search(
+            texts,
+            # There is no padding here, so more labels than there are would only take memory.
+            min(as_count("k", k), self._index.num_labels),
+            beam_size=beam_size,
+            shortlist_size=shortlist_size,
+            num_threads=num_threads,
+            filter=filter,
+            min_score=min_score,
+        )
+        counts = (found.labels >= 0).sum(1)
+        names = self._index.names(found.labels)
+        return Prediction(
+            [row[:count].tolist() for row, count in zip(names, counts, strict=True)],
+            [row[:count].tolist() for row, count in zip(found.scores, counts, strict=True)],
+        )
+
+    def evaluate(
+        self,
+        texts: Inputs,
+        labels: Sequence[Sequence[str]] | sp.csr_matrix,
+        *,
+        label_names: Sequence[str] | None = None,
+        excluded: sp.csr_matrix | None = None,
+        ks: Sequence[int] = (1, 3, 5),
+        recall_ks: Sequence[int] = (10, 100),
+        propensity: tuple[float, float] = (0.55, 1.5),
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_threads: int | None = None,
+    ) -> Evaluation:
+        """Searches the texts' labels and compares them to the true ones.
+
+        Args:
+            texts: N texts, or what else the model takes.
+            labels: the names of each text's true labels; or, with `label_names`, a CSR matrix [N, L'] whose entries are
+                the true labels. Those unseen in training count in the denominators.
+            label_names: of the matrix' columns.
+            excluded: pairs of a text and a label that count neither as found nor as missed, the non-zeros of a sparse
+                matrix of the same shape, such as XMC data sets have in `filter_labels_*.txt`. With it, texts without
+                labels count as zeros, as with the repository's tools.
+            ks: cut-offs of precision and nDCG.
+            recall_ks: cut-offs of recall.
+            propensity: a and b of the propensity model; see `elias_idx.metrics.inverse_propensities`.
+            beam_size: as in `Index.search`.
+            shortlist_size: as in `Index.search`.
+            num_threads: as in `Index.search`.
+
+        Raises:
+            DataError: labels, their names and texts don't fit, no text has a label that isn't excluded, or the model's
+                index has no label names.
+            ConfigError: there are no cut-offs, or a or b is not a positive number.
+        """
+        self._check_names()
+        names: Sequence[str]
+        if label_names is None:
+            matrix, names = labels_by_name(labels)
+        else:
+            matrix, names = checked_matrix(labels, label_names), label_names
+        if num_rows(texts) != matrix.shape[0]:
+            raise DataError(f"there are {num_rows(texts)} texts, but labels for {matrix.shape[0]}")
+        if not (cutoffs := (*ks, *recall_ks)):
+            raise ConfigError("there is nothing to evaluate: ks and recall_ks are both empty")
+        if excluded is not None:
+            if label_names is None or excluded.shape != matrix.shape:
+                raise DataError("excluded must be a matrix of the same shape as labels, which must be one too")
+            excluded = canonical(excluded)
+            matrix = without_entries(matrix, excluded)
+            excluded, _ = self._vocabulary.renumber(excluded, names)
+        if not matrix.nnz:
+            raise DataError(
+                "there is nothing to evaluate: no text has a label"
+                + (" that isn't excluded" if excluded is not None else "")
+            )
+        relevant, unseen = self._vocabulary.renumber(matrix, names)
+        counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
+        gains = inverse_propensities(counts, self.num_training_texts, *propensity)
+        search = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_threads": num_threads}
+        found = self._search_counted(texts, max(cutoffs), excluded, search)
+        how: dict[str, Any] = {"ks": ks, "recall_ks": recall_ks, "all_queries": excluded is not None}
+        metrics = evaluate(found, relevant, inverse_propensity=gains, **how)
+        groups = evaluate_groups(found, relevant, counts, **how)
+        without_labels = int((np.diff(relevant.indptr) == 0).sum())
+        return Evaluation(metrics, matrix.shape[0], without_labels, unseen, groups)
+
+    def label_filter(self, labels: Any) -> LabelFilter | EnsembleFilter:
+        """Makes a filter of labels for `predict`, to be used as often as wanted; as `Index.label_filter`."""
+        return self._index.label_filter(labels)
+
+    def _search_counted(
+        self, texts: Inputs, k: int, excluded: sp.csr_matrix | None, search: Mapping[str, Any]
+    ) -> npt.NDArray[np.int64]:
+        """The best labels of each text that aren't excluded, [N, min(k, L)]; some thousand texts at a time."""
+        k = min(k, self._index.num_labels)
+        if is_sparse(texts):
+            texts = texts.tocsr()  # other formats have no slices
+        parts = [np.empty((0, k), np.int64)]
+        for start in range(0, num_rows(texts), _TEXTS_AT_ONCE):
+            part = texts[start : start + _TEXTS_AT_ONCE]
+            out = None if excluded is None else excluded[start : start + num_rows(part)]
+            # Every excluded label may stand among the best.
+            more = 0 if out is None else int(np.diff(out.indptr).max())
+            labels = self._search(part, min(k + more, self._index.num_labels), **search).labels
+            counted = labels if out is None else without_excluded(labels, out)
+            padding = ((0, 0), (0, max(0, k - counted.shape[1])))
+            parts.append(np.pad(counted[:, :k], padding, constant_values=-1))
+        return np.concatenate(parts)
+
+    @cached_property
+    def _vocabulary(self) -> LabelVocabulary:
+        return LabelVocabulary(self._check_names())
+
+    def _check_names(self) -> Sequence[str]:
+        """The label names, which an index need not have."""
+        if self._index.label_names is None:
+            raise DataError("this model's index has no label names, which predictions and evaluation need")
+        return self._index.label_names
