@@ -1,6 +1,6 @@
 """How well elias_idx and its peers predict, on the same training and test texts.
 
-    pip install -r benchmarks/requirements-accuracy.txt
+    pip install -r benchmarks/requirements.txt
     python benchmarks/accuracy.py run icd10cm path/to/eurlex57k path/to/tibkat
     python benchmarks/accuracy.py table   # brings the README's table up to date
 
@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from harness import accuracy_report, environment
-from harness.accuracy_parts import PARTS, run_part
+from harness.accuracy_parts import PARTS, QUICK_PARTS, run_part
 from harness.accuracy_results import measure
 from harness.processes import in_process
 from harness.texts import load_texts
@@ -38,7 +38,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("sources", metavar="DATA...", nargs=-1, required=True)
-@click.option("--part", "parts", multiple=True, type=click.Choice(list(PARTS)), help="what to run; by default all")
+@click.option(
+    "--part", "parts", multiple=True, type=click.Choice(list(PARTS)), help="what to run; by default all that is quick"
+)
 @click.option("--again", is_flag=True, help="run these parts even if their results are there")
 @click.option("--threads", default=2, type=click.IntRange(1), help="CPU threads of each part")
 @click.option("--work", type=click.Path(path_type=Path), default=_WORK, help="for the parts' results and models")
@@ -61,7 +63,7 @@ def run(
         "versions": environment.versions(("elias_idx", "numpy", "scipy", "scikit-learn", "torch")),
     }
     for source in sources:
-        for name in parts or PARTS:
+        for name in parts or QUICK_PARTS:
             click.echo(f"{source}: {name}", err=True)
             run_part(name, source, work, threads, pecos_python, again)
     results["data_sets"] = [in_process(_measure, source, work) for source in sources]

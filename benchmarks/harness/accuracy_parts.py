@@ -61,6 +61,7 @@ PARTS: Mapping[str, Part] = {
         partial(_peer, peers.one_vs_rest, True),
         "napkinxc",
         max_labels=MAX_LABELS_ONE_VS_REST,
+        is_slow=True,
     ),
     "fast": Part("**elias_idx**, fast", elias.fast, is_peer=False),
     "full-0": Part("**elias_idx**", partial(elias.full_in_steps, 0), is_peer=False),
@@ -68,6 +69,7 @@ PARTS: Mapping[str, Part] = {
     "full-2": Part("**elias_idx**, seed 2", partial(elias.full, 2), is_peer=False),
     "ensemble": Part("**elias_idx**, ensemble of 3", elias.ensemble, is_peer=False),
 }
+QUICK_PARTS = tuple(name for name, part in PARTS.items() if not part.is_slow)
 
 
 def run_part(name: str, source: str, work_folder: Path, num_threads: int, pecos_python: str, again: bool) -> None:
