@@ -56,7 +56,9 @@ def with_table(readme: str, results: Mapping[str, Any]) -> str:
     _, end, after = rest.partition(_END)
     if not (marker and end) or _BEGIN in after or _END in after:
         raise ValueError(f"the README must have {_BEGIN} and, after it, {_END}, each once")
-    return f"{before}{_BEGIN}\n{readme_table(results)}\n{_END}{after}"
+    stem = f"benchmarks/results/accuracy-{results['date']}"
+    more = f"With intervals, tests, an ablation, times and memory: [{stem}.md]({stem}.md)."
+    return f"{before}{_BEGIN}\n{readme_table(results)}\n\n{more}\n{_END}{after}"
 
 
 def _data_set(data: Mapping[str, Any]) -> Iterator[str]:

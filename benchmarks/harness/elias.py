@@ -17,7 +17,6 @@ import scipy.sparse as sp
 
 from elias_idx import EVIDENCE, Evidence, Index
 from elias_idx.config import Config
-from elias_idx.data import TrainingSet
 from elias_idx.features import TextFeatures
 from elias_idx.model import Model
 from elias_idx.train import EpochResult, train_model
@@ -28,7 +27,7 @@ _MEMBERS = ("full-0", "full-1", "full-2")
 _TEXTS_AT_ONCE = 512
 
 
-def default_features(train: TrainingSet) -> TextFeatures:
+def default_features() -> TextFeatures:
     """The features that training chooses by itself."""
     return TextFeatures(Config().blocks)
 
