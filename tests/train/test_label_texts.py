@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from elias_idx import Config, Model
+from elias_idx import Model
+from elias_idx.config import Config
 from elias_idx.data import LabelText, TrainingSet
 from elias_idx.errors import DataError
 from elias_idx.train import train_model

@@ -44,7 +44,7 @@ class _OverTexts(TrainableEncoder):
         return TextFeatures(self._config.blocks).fit_transform(self._texts)
 
     def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
-        features = TextFeatures(self._config.features)
+        features = TextFeatures(self._config.blocks)
         features.fit_transform(self._texts)
         return features.transform(texts)
 
