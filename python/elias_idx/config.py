@@ -99,6 +99,9 @@ class Config:
     recluster_epochs: int = _setting(
         0, "epochs of a first stage 1, after which labels are clustered again by its embeddings too; 0 for none", 0
     )
+    label_text_weight: float = _setting(
+        1.0, "what a label's own text counts, beside its training texts, where clusters and classifiers start", 0
+    )
     num_clusters: int | None = _setting(None, "clusters C; by default 2^ceil(log2(L / 100))", 1)
     labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
     alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)

@@ -18,7 +18,16 @@ from tqdm import tqdm
 import elias_idx
 from elias_idx import LabelFilter
 from elias_idx.config import Config
-from elias_idx.data import Inputs, TrainingSet, num_rows, read_excluded, read_inputs, read_training_set, write_rows
+from elias_idx.data import (
+    Inputs,
+    TrainingSet,
+    num_rows,
+    read_excluded,
+    read_inputs,
+    read_label_texts,
+    read_training_set,
+    write_rows,
+)
 from elias_idx.ensemble import Ensemble
 from elias_idx.ensemble_index import EnsembleFilter
 from elias_idx.errors import DataError, EliasIdxError
@@ -99,6 +108,7 @@ Examples:
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
 @click.option("--group-field", help="field of the rows: those where it is the same are held out together, if at all")
 @click.option("--clusters", type=_FILE, help='JSON lines of {"label": ..., "cluster": ...}: the initial clusters')
+@click.option("--labels", "label_file", type=_FILE, help='JSON lines of {"label", "text", "parents"}: labels\' names')
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
 @click.option("--dry-run", is_flag=True, help="check everything and print the memory that training takes, by part")
@@ -115,6 +125,7 @@ def train(
     dev_embeddings: Path | None,
     group_field: str | None,
     clusters: Path | None,
+    label_file: Path | None,
     config_file: Path | None,
     tensorboard: Path | None,
     dry_run: bool,
@@ -147,6 +158,8 @@ def train(
     if (config.encoder == "precomputed") != (embeddings is not None):
         raise click.UsageError("--embeddings and --encoder precomputed go together")
     data = read_training_set(train_data, embeddings=embeddings, group_field=group_field)
+    if label_file is not None:
+        data = data.with_label_texts(read_label_texts(label_file))
     dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
     cluster_names = read_clusters(clusters) if clusters else None
 

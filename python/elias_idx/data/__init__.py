@@ -2,12 +2,15 @@
 
 from elias_idx.data.contents import Inputs, as_texts, is_sparse, num_rows
 from elias_idx.data.jsonl import Row, read_rows, write_rows
+from elias_idx.data.label_texts import LabelText, LabelTexts, read_label_texts
 from elias_idx.data.labels import LabelVocabulary, checked_matrix
 from elias_idx.data.reading import read_excluded, read_inputs, read_training_set
 from elias_idx.data.training_set import TrainingSet, labels_by_name
 
 __all__ = [
     "Inputs",
+    "LabelText",
+    "LabelTexts",
     "LabelVocabulary",
     "Row",
     "TrainingSet",
@@ -18,6 +21,7 @@ __all__ = [
     "num_rows",
     "read_excluded",
     "read_inputs",
+    "read_label_texts",
     "read_rows",
     "read_training_set",
     "write_rows",

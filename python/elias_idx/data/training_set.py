@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from elias_idx.data.contents import Inputs, is_sparse, num_rows
 from elias_idx.data.groups import Group, group_numbers
+from elias_idx.data.label_texts import LabelText, LabelTexts, texts_of_labels
 from elias_idx.data.labels import LabelCollector, checked_matrix
 from elias_idx.errors import DataError
 
@@ -27,12 +28,14 @@ class TrainingSet:
         label_names: the L labels' names, each once.
         groups: a number for each input, int64 [N], the same one for inputs that belong together (of one patient, of one
             author, ...), which are held out together or not at all; None if each stands alone.
+        label_texts: what the labels are called; None if they have no texts.
     """
 
     inputs: Inputs
     labels: sp.csr_matrix
     label_names: Sequence[str]
     groups: npt.NDArray[np.int64] | None
+    label_texts: LabelTexts | None
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class TrainingSet:
         *,
         label_names: Sequence[str] | None = None,
         groups: Sequence[Group] | npt.NDArray[np.int64] | None = None,
+        label_texts: LabelTexts | None = None,
     ) -> None:
         """Takes labels as names or as a matrix.
 
@@ -51,6 +55,7 @@ class TrainingSet:
             relevances: of the labels where they are given by name; without, all are 1.
             label_names: of the matrix' columns.
             groups: what each input's group is called by; None for an input that stands alone, or for all of them.
+            label_texts: see `TrainingSet.label_texts`; `with_label_texts` makes them of texts by label.
 
         Raises:
             DataError: nothing has a label, or something is of the wrong type or number.
@@ -67,6 +72,9 @@ class TrainingSet:
         self.groups = None if groups is None else group_numbers(groups)
         if self.groups is not None and len(self.groups) != len(self):
             raise DataError(f"there are {len(self)} inputs, but groups for {len(self.groups)}")
+        self.label_texts = label_texts
+        if label_texts is not None and any(len(texts) != len(self.label_names) for texts in label_texts):
+            raise DataError(f"there are {len(self.label_names)} labels, but texts for another number of them")
         if not self.labels.nnz:
             raise DataError("the data set is empty: there is no row with a label")
 
@@ -74,9 +82,10 @@ class TrainingSet:
         return self.labels.shape[0]
 
     def fingerprint(self) -> str:
-        """SHA-256 of all inputs, labels, names and groups; another set has another one."""
+        """SHA-256 of all inputs, labels, names, groups and label texts; another set has another one."""
         digest = hashlib.sha256()
-        for part in (self.inputs, self.labels, self.label_names, *([] if self.groups is None else [self.groups])):
+        groups = [] if self.groups is None else [self.groups]
+        for part in (self.inputs, self.labels, self.label_names, *groups, *(self.label_texts or [])):
             _update(digest, part)
         return digest.hexdigest()
 
@@ -89,7 +98,19 @@ class TrainingSet:
         column = np.cumsum(used, dtype=np.int32) - 1
         parts = (self.labels.data, column[self.labels.indices], self.labels.indptr)
         labels = sp.csr_matrix(parts, shape=(len(self), len(names)))
-        return TrainingSet(self.inputs, labels, label_names=names, groups=self.groups)
+        texts = None if self.label_texts is None else self.label_texts.take(np.flatnonzero(used))
+        return TrainingSet(self.inputs, labels, label_names=names, groups=self.groups, label_texts=texts)
+
+    def with_label_texts(self, texts: Mapping[str, LabelText]) -> TrainingSet:
+        """This set with texts for its labels; see `elias_idx.data.read_label_texts`.
+
+        Raises:
+            DataError: none of its labels has a text.
+        """
+        label_texts = texts_of_labels(texts, self.label_names)
+        return TrainingSet(
+            self.inputs, self.labels, label_names=self.label_names, groups=self.groups, label_texts=label_texts
+        )
 
     def subset(self, rows: npt.NDArray[np.int64]) -> TrainingSet:
         """The set of some inputs, by their numbers; all labels keep their columns.
@@ -100,7 +121,9 @@ class TrainingSet:
         whole = self.inputs
         inputs = whole[rows] if is_sparse(whole) or isinstance(whole, np.ndarray) else [whole[row] for row in rows]
         groups = None if self.groups is None else self.groups[rows]
-        return TrainingSet(inputs, self.labels[rows], label_names=self.label_names, groups=groups)
+        return TrainingSet(
+            inputs, self.labels[rows], label_names=self.label_names, groups=groups, label_texts=self.label_texts
+        )
 
 
 def labels_by_name(

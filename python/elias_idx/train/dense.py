@@ -17,6 +17,7 @@ from elias_idx.train.checkpoint import Position, RunState
 from elias_idx.train.clustering import ClusteringFeatures, Clusters, cluster_labels, features_of
 from elias_idx.train.encoders import TrainableEncoder, build_encoder
 from elias_idx.train.epoch import Trainee
+from elias_idx.train.label_texts import with_label_texts
 from elias_idx.train.logs import TrainingLog
 from elias_idx.train.run_folder import RunFolder
 from elias_idx.train.selection import Selection
@@ -58,7 +59,7 @@ def train_dense(
         del trainee, stages
         encoder = _fresh_encoder(data, config)
         _prepare(encoder, run)
-        trainee = _start_stage1(encoder, data.labels, clusters, config)
+        trainee = _start_stage1(encoder, data, clusters, config)
         stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
     if state.position.stage == 1:
         state = stages.finish(state)
@@ -84,9 +85,9 @@ def _start_or_resume(
     _prepare(encoder, run)
     if state := run.checkpoints.state():
         return run.checkpoints.load_trainee(state.position, encoder, data.labels, config), state
-    clusters = distributed.from_first(lambda: _first_clusters(encoder, data.labels, config, given, run))
+    clusters = distributed.from_first(lambda: _first_clusters(encoder, data, config, given, run))
     first_stage = 0 if config.recluster_epochs else 1
-    return _start_stage1(encoder, data.labels, clusters, config), RunState(Position(first_stage))
+    return _start_stage1(encoder, data, clusters, config), RunState(Position(first_stage))
 
 
 def _fresh_encoder(data: TrainingSet, config: Config) -> TrainableEncoder:
@@ -101,21 +102,25 @@ def _prepare(encoder: TrainableEncoder, run: RunFolder) -> None:
 
 
 def _first_clusters(
-    encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config, given: Clusters | None, run: RunFolder
+    encoder: TrainableEncoder, data: TrainingSet, config: Config, given: Clusters | None, run: RunFolder
 ) -> Clusters:
     """The clusters that an interrupted run made, or those that were given, or new ones."""
     if (clusters := run.load_clusters() or given) is not None:
         return clusters
     assert config.num_clusters is not None
-    features = features_of(encoder, config.cluster_by)
+    labels, features = data.labels, features_of(encoder, config.cluster_by)
+    if data.label_texts is not None:
+        texts = data.label_texts.with_parents
+        labels, features = with_label_texts(labels, features, encoder, texts, config.label_text_weight)
     clusters = cluster_labels(labels, features, config.num_clusters, config.seed, config.num_threads)
     run.save_clusters(clusters)
     return clusters
 
 
-def _start_stage1(encoder: TrainableEncoder, labels: sp.csr_matrix, clusters: Clusters, config: Config) -> Trainee:
+def _start_stage1(encoder: TrainableEncoder, data: TrainingSet, clusters: Clusters, config: Config) -> Trainee:
     """Stage 1's start, with the same weights in all processes."""
-    trainee = start_stage1(encoder, labels, clusters, config)
+    texts = None if data.label_texts is None else data.label_texts.with_parents
+    trainee = start_stage1(encoder, data.labels, clusters, config, texts)
     distributed.share_weights(encoder, trainee.network)
     return trainee
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from elias_idx.config import Config
 from elias_idx.train.encoders import TrainableEncoder
 from elias_idx.train.epoch import Trainee
+from elias_idx.train.label_texts import weights_of
 from elias_idx.train.network import Adjacency, EliasNetwork
 from elias_idx.train.ragged import Ragged
 
@@ -30,6 +31,7 @@ def start_stage1(
     labels: sp.csr_matrix,
     clusters: Sequence[npt.NDArray[np.int64]],
     config: Config,
+    label_texts: Sequence[str] | None = None,
 ) -> Trainee:
     """The model at the start of stage 1: a_{c,l} = 1 for the labels of each cluster, and no other entries.
 
@@ -38,17 +40,18 @@ def start_stage1(
         labels: the texts' labels, CSR [N, L].
         clusters: the label ids of each cluster.
         config: the settings.
+        label_texts: of the labels, [L], if they have any: each label's first classifier leans towards its own.
     """
     device = torch.device(config.device)
     adjacency = Adjacency(clusters, labels.shape[1])
     network = EliasNetwork.from_config(encoder.dim, adjacency, config).to(device)
     trainee = Trainee(encoder, network, Ragged.from_scipy(labels, device), config)
-    set_label_centroids(trainee, labels)
+    set_label_centroids(trainee, labels, label_texts)
     return trainee
 
 
 @torch.no_grad()
-def set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
+def set_label_centroids(trainee: Trainee, labels: sp.csr_matrix, texts: Sequence[str] | None = None) -> None:
     """Starts each label classifier as the mean direction of its texts under the encoder as it is, less all texts'.
 
     Even a random encoder of n-grams keeps similar texts near each other: a far better start than noise. Of millions
@@ -58,10 +61,11 @@ def set_label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> None:
     weight = trainee.network.label_classifiers.weight
     for block in torch.arange(labels.shape[1]).split(max(1, LARGEST_BLOCK // (4 * weight.shape[1]))):
         start, stop = int(block[0]), int(block[-1]) + 1
-        weight[start:stop].copy_(_label_centroids(trainee, labels[:, start:stop]))
+        own = None if texts is None else texts[start:stop]
+        weight[start:stop].copy_(_label_centroids(trainee, labels[:, start:stop], own))
 
 
-def _label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> Tensor:
+def _label_centroids(trainee: Trainee, labels: sp.csr_matrix, texts: Sequence[str] | None) -> Tensor:
     """The normalised sum of the directions of each label's texts, less as many mean directions; [L, D'] on the CPU."""
     dim = trainee.network.label_classifiers.weight.shape[1]
     sums = np.zeros((labels.shape[1], dim), np.float32)
@@ -76,6 +80,11 @@ def _label_centroids(trainee: Trainee, labels: sp.csr_matrix) -> Tensor:
         position += len(directions)
     mean = (total / position).astype(np.float32)
     counts = np.asarray(labels.sum(0)).ravel()
+    if texts is not None:
+        weights = weights_of(texts, trainee.config.label_text_weight)
+        own = torch.from_numpy(trainee.encoder.finished().encode(texts)).to(trainee.labels.indptr.device)
+        sums += weights[:, None] * F.normalize(trainee.network.project(own), dim=1).cpu().numpy()
+        counts = counts + weights
     for rows in np.array_split(np.arange(len(sums)), -(-len(sums) // _ROWS_AT_ONCE)):
         sums[rows] -= counts[rows, None] * mean
     centroids = torch.from_numpy(sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ class BagModule(TrainableEncoder):
     @property
     def sparse_features(self) -> sp.csr_matrix:
         return self._sparse_features
+
+    def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
+        return self.features.transform(texts)
 
     def forward(self, rows: Tensor) -> Tensor:
         bags = bag_product(self._inputs.take(rows), self.embeddings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from elias_idx.config import Config
 from elias_idx.encoders import Encoder
+from elias_idx.errors import DataError
 from elias_idx.train.row_table import RowTable
 
 
@@ -34,6 +36,14 @@ class TrainableEncoder(nn.Module, ABC):
     def sparse_features(self) -> sp.csr_matrix | None:
         """The inputs' n-grams, [N, F], to make clusters from; None if they have none."""
         return None
+
+    def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:  # noqa: ARG002 (for those that have any)
+        """The n-grams of other texts, [N', F], if the training inputs have any.
+
+        Raises:
+            DataError: the inputs are no texts.
+        """
+        raise DataError("the training inputs are no texts, so their labels can have none")
 
     def dense_features(self) -> npt.NDArray[np.float32] | None:
         """The inputs' embeddings before training, [N, D'], to make clusters from; None if they say nothing yet."""

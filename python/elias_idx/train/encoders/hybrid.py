@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ class HybridModule(TrainableEncoder):
     @property
     def sparse_features(self) -> sp.csr_matrix | None:
         return self.bag.sparse_features
+
+    def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
+        return self.bag.sparse_features_of(texts)
 
     def dense_features(self) -> npt.NDArray[np.float32] | None:
         return self.transformer.dense_features()

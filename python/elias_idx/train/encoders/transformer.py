@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ class _OverTexts(TrainableEncoder):
     @property
     def sparse_features(self) -> sp.csr_matrix:
         return TextFeatures(self._config.blocks).fit_transform(self._texts)
+
+    def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
+        features = TextFeatures(self._config.blocks)
+        features.fit_transform(self._texts)
+        return features.transform(texts)
 
     def row_tables(self) -> list[RowTable]:
         return []
