@@ -16,6 +16,7 @@ from oracle import Array, Parts
 COLUMNS = [
     "logit",
     "log_path",
+    "found",
     "log_dense",
     "log_dense_gap",
     "margin",
@@ -107,9 +108,10 @@ def evidence(
         )
 
     logit = np.clip(logits[labels], -30, 30)
-    log_path = np.full(len(labels), -20.0)
+    found = np.arange(len(labels)) < len(dense)
     with np.errstate(divide="ignore"):
-        log_path[: len(dense)] = np.clip(np.log(paths[dense]), -20, 0)
+        log_path = np.clip(np.log(paths[labels]), -20, 0)
+    log_path[~found] = log_path[found].min(initial=0) - 1
     log_dense = np.maximum(log_path - np.logaddexp(0, -logit), -40)
     zeros = np.zeros(len(labels))
     margin = log_hinge = margin_gap = vote_share = log_votes = best_neighbour = overlap = zeros
@@ -123,7 +125,8 @@ def evidence(
         best_neighbour = zeros + cosines.max(initial=0)
     if fusion.label_texts is not None:
         overlap = fusion.label_texts[labels].astype(np.float64) @ x
-    columns = [logit, log_path, log_dense, log_dense - log_dense.max(initial=-np.inf), margin, log_hinge, margin_gap]
+    columns = [logit, log_path, found, log_dense, log_dense - log_dense.max(initial=-np.inf)]
+    columns += [margin, log_hinge, margin_gap]
     columns += [vote_share, log_votes, nearest[labels], best_neighbour, np.log1p(fusion.label_counts[labels]), overlap]
     return Candidates(labels, np.stack(columns, axis=1))
 

@@ -7,6 +7,8 @@ use crate::search::top_k::{TopK, unkey};
 #[derive(Default)]
 pub(crate) struct Candidates {
     pub(crate) labels: Vec<u32>,
+    /// How many the dense search returned.
+    pub(crate) num_dense: usize,
     /// 0 for labels that the dense search didn't return.
     pub(crate) path_scores: Vec<f32>,
     /// Σ cosine³ of the neighbours that have the label.
@@ -27,6 +29,7 @@ impl Candidates {
     ) {
         self.labels.clear();
         self.labels.extend(dense);
+        self.num_dense = self.labels.len();
         for column in [&mut self.path_scores, &mut self.votes, &mut self.nearest] {
             column.clear();
             column.resize(self.labels.len(), 0.0);

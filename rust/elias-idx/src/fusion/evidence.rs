@@ -7,12 +7,13 @@ use super::sparse_matrix::SparseMatrix;
 use crate::search::plan::Plan;
 
 /// Numbers that are known of a pair of a query and a label.
-pub(crate) const NUM_COLUMNS: usize = 13;
+pub(crate) const NUM_COLUMNS: usize = 14;
 
 /// Their names. Those of parts that an index lacks are 0.
 pub const EVIDENCE: [&str; NUM_COLUMNS] = [
     "logit",
     "log_path",
+    "found",
     "log_dense",
     "log_dense_gap",
     "margin",
@@ -31,8 +32,11 @@ pub const EVIDENCE: [&str; NUM_COLUMNS] = [
 pub(crate) enum Column {
     /// w · T e + b of the dense model, within ±[`MAX_LOGIT`].
     Logit,
-    /// log s of the path score s; [`MIN_LOG_PATH`] if the dense search didn't return the label.
+    /// log s of the path score s, at least [`MIN_LOG_PATH`]. For labels that the dense search didn't return it is one
+    /// less than the smallest of those that it did: further away would say more than is known.
     LogPath,
+    /// 1 if the dense search returned the label, else 0.
+    Found,
     /// log s + log σ(logit), at least [`MIN_LOG_DENSE`].
     LogDense,
     /// The same, less the largest of the query's candidates.
@@ -144,10 +148,13 @@ impl EvidenceTable {
             // log σ, without overflow.
             logit.min(0.0) - (-logit.abs()).exp().ln_1p()
         });
-        let paths = self.column_mut(Column::LogPath).iter_mut();
-        for (value, path_score) in paths.zip(&candidates.path_scores) {
+        let num_found = candidates.num_dense;
+        let (found, others) = self.column_mut(Column::LogPath).split_at_mut(num_found);
+        for (value, path_score) in found.iter_mut().zip(&candidates.path_scores) {
             *value = clip(path_score.ln(), MIN_LOG_PATH, 0.0);
         }
+        others.fill(found.iter().copied().fold(0.0, f32::min) - 1.0);
+        self.column_mut(Column::Found)[..num_found].fill(1.0);
         for row in 0..self.len {
             let sum = self.value(Column::LogDense as usize, row)
                 + self.value(Column::LogPath as usize, row);
