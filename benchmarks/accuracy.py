@@ -24,7 +24,7 @@ from harness import accuracy_report, environment
 from harness.accuracy_parts import PARTS, QUICK_PARTS, run_part
 from harness.accuracy_results import measure
 from harness.processes import in_process
-from harness.texts import load_texts
+from harness.texts import load_texts, set_name
 
 _RESULTS = Path(__file__).parent / "results"
 _WORK = Path(__file__).parents[1] / "artifacts" / "accuracy"
@@ -58,7 +58,7 @@ def run(
     """Runs the parts that have no results yet on each data set, and writes dated results of all parts."""
     results: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "command": shlex.join(["python", "benchmarks/accuracy.py", *sys.argv[1:]]),
+        "command": _command(sources, parts, threads),
         "machine": environment.machine(),
         "versions": environment.versions(("elias_idx", "numpy", "scipy", "scikit-learn", "torch")),
     }
@@ -87,6 +87,14 @@ def table(check: bool) -> None:
     if check and new != old:
         raise click.ClickException(f"the README's table is not that of {newest.name}: run this without --check")
     _README.write_text(new, encoding="utf-8")
+
+
+def _command(sources: tuple[str, ...], parts: tuple[str, ...], threads: int) -> str:
+    """The command without folders, which are others elsewhere."""
+    options = [text for name in parts for text in ("--part", name)]
+    return shlex.join(
+        ["python", "benchmarks/accuracy.py", "run", *map(set_name, sources), *options, "--threads", str(threads)]
+    )
 
 
 def _measure(source: str, work: Path) -> dict[str, Any]:

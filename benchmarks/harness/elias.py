@@ -56,7 +56,7 @@ def full_in_steps(seed: int, work: Work) -> Outcome:
         **_fixed_mixtures(evidence, _training_ids(model.index, work)),
     }
     recall = [*_recall_of_search(model.index, embeddings, work), _recall_of_candidates(evidence, model.index, work)]
-    return Outcome(predicted, steps, {"recall": recall})
+    return Outcome(predicted, steps, {"recall": recall, "training": dict(model.report)})
 
 
 def ensemble(work: Work) -> Outcome:
