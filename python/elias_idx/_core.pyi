@@ -251,7 +251,7 @@ def train_ranker(
     report: Callable[[float], object],
 ) -> tuple[_I64, _I32, _F32, _F32]: ...
 def search_ensemble(
-    members: list[tuple[Index, _F32, _U32 | None, _Filter | None]],
+    members: list[tuple[Index, _F32, _U32 | None, _Filter | None, _Csr | None]],
     out: tuple[_I64, _F32],
     depth: int,
     beam_size: int | None,

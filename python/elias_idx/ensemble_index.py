@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from elias_idx import _arrays
 from elias_idx import _core as core
-from elias_idx._arrays import IntArray
+from elias_idx._arrays import IntArray, SparseArrays
 from elias_idx._core import LabelFilter
 from elias_idx.index import Index, _empty_results, _first_if
 from elias_idx.results import SearchResult
@@ -137,6 +137,7 @@ class EnsembleIndex:
         num_threads: int | None = None,
         filter: Any = None,
         min_score: float | None = None,
+        sparse: Any = None,
     ) -> SearchResult:
         """Finds the k labels of each query with the best mean scores.
 
@@ -148,16 +149,20 @@ class EnsembleIndex:
             num_threads: as in `Index.search`.
             filter: as in `Index.search`, of this ensemble's labels.
             min_score: labels with a lower mean score are left out.
+            sparse: the queries' sparse features, a CSR matrix [Q, F], as in `Index.search`: indexes with fusion give
+                its scores then, others those of the dense model.
 
         Returns:
             Labels and scores, best first, equal scores by the smaller label.
 
         Raises:
-            ValueError: as `Index.search`, or the indexes' dims differ.
+            ValueError: as `Index.search`, or the indexes' dims differ, or `sparse` is given and none has fusion.
             TypeError: as `Index.search`.
             MemoryError: as `Index.search`.
         """
         queries, single = _arrays.as_embeddings(embeddings, self.dim)
+        if sparse is not None and not any(index.has_fusion for index in self.indexes):
+            raise ValueError("none of the indexes takes sparse features: leave sparse out")
         found = self.search_each(
             [queries] * len(self.indexes),
             k,
@@ -166,6 +171,7 @@ class EnsembleIndex:
             num_threads=num_threads,
             filter=filter,
             min_score=min_score,
+            sparse=[sparse if index.has_fusion else None for index in self.indexes],
         )
         return SearchResult(*_first_if(single, found))
 
@@ -179,8 +185,20 @@ class EnsembleIndex:
         num_threads: int | None = None,
         filter: Any = None,
         min_score: float | None = None,
+        sparse: Sequence[Any] | None = None,
     ) -> SearchResult:
-        """Searches each index for its own embeddings of the same queries, [Q, D] for each; else as `search`."""
+        """Searches each index for its own embeddings of the same queries; else as `search`.
+
+        Args:
+            embeddings: [Q, D] for each index.
+            k: as in `search`, like what follows.
+            beam_size: B.
+            shortlist_size: S.
+            num_threads: threads to use at most.
+            filter: the labels that may be returned.
+            min_score: the least mean score.
+            sparse: for each index the queries' features [Q, F] for its fusion, or None for its dense model.
+        """
         queries = [
             _arrays.as_embeddings(given, index.dim)[0] for given, index in zip(embeddings, self.indexes, strict=True)
         ]
@@ -194,13 +212,19 @@ class EnsembleIndex:
         least = None if min_score is None else _arrays.as_float("min_score", min_score)
         depth = max(MIN_DEPTH, 2 * k)
         filters = self._member_filters(filter, num_queries)
+        features = [
+            None if given is None else index._as_features(given, num_queries)
+            for given, index in zip(sparse or [None] * len(self.indexes), self.indexes, strict=True)
+        ]
         results = _empty_results(num_queries, k)
         # A search for nothing looks at all arguments.
         for start in range(0, max(num_queries, 1), _QUERIES_AT_ONCE):
             rows = slice(start, start + _QUERIES_AT_ONCE)
             members = [
-                (index._core, own[rows], labels, _rows_of(allowed, rows))
-                for index, own, labels, allowed in zip(self.indexes, queries, self._labels, filters, strict=True)
+                (index._core, own[rows], labels, _rows_of(allowed, rows), _sparse_rows(values, rows))
+                for index, own, labels, allowed, values in zip(
+                    self.indexes, queries, self._labels, filters, features, strict=True
+                )
             ]
             core.search_ensemble(members, (results[0][rows], results[1][rows]), depth, *sizes, least)
         return SearchResult(*results)
@@ -274,7 +298,21 @@ def _rows_of(allowed: _Filter | None, rows: slice) -> _Filter | None:
         return allowed[rows]
     if isinstance(allowed, tuple):
         indptr, labels, counts = allowed
-        offsets = indptr[rows.start : rows.stop + 1]
-        entries = slice(offsets[0], offsets[-1])
-        return offsets - offsets[0], labels[entries], counts[entries]
+        offsets, entries = _cut(indptr, rows)
+        return offsets, labels[entries], counts[entries]
     return allowed
+
+
+def _sparse_rows(features: SparseArrays | None, rows: slice) -> SparseArrays | None:
+    """The features of some of the queries."""
+    if features is None:
+        return None
+    indptr, columns, values, num_columns = features
+    offsets, entries = _cut(indptr, rows)
+    return offsets, columns[entries], values[entries], num_columns
+
+
+def _cut(indptr: IntArray, rows: slice) -> tuple[IntArray, slice]:
+    """The offsets of some rows of a CSR matrix, from 0, and where their entries are."""
+    offsets = indptr[rows.start : rows.stop + 1]
+    return offsets - offsets[0], slice(offsets[0], offsets[-1])

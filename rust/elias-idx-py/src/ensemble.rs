@@ -6,14 +6,17 @@ use pyo3::prelude::*;
 
 use crate::errors::raise;
 use crate::filter::{Filter, Resolved};
+use crate::sparse::{Csr, rows};
 use crate::{Index, Out, check_dim, interruptible};
 
-/// An index, its queries [Q, D], the ensemble's ids of its labels (None where they are the same), and its filter.
+/// An index, its queries [Q, D], the ensemble's ids of its labels (None where they are the same), its filter, and the
+/// queries' sparse features [Q, F] for its fusion.
 type Member<'py> = (
     Bound<'py, Index>,
     PyReadonlyArray2<'py, f32>,
     Option<PyReadonlyArray1<'py, u32>>,
     Option<Filter<'py>>,
+    Option<Csr<'py>>,
 );
 
 /// The ids of the labels of each index, None where they are those of the first one, and the names that it lacks.
@@ -36,20 +39,24 @@ pub(crate) fn search_ensemble(
     let k = out.0.shape()[1];
     let filters = members
         .iter()
-        .map(|(index, .., filter)| {
+        .map(|(index, _, _, filter, _)| {
             filter.as_ref().map(|filter| filter.resolve(&index.get().0)).transpose()
         })
         .collect::<PyResult<Vec<Option<Resolved<'_>>>>>()?;
     let members = members
         .iter()
         .zip(&filters)
-        .map(|((index, queries, labels, _), filter)| {
+        .map(|((index, queries, labels, _, sparse), filter)| {
             let index = &index.get().0;
             check_dim(index, queries)?;
-            let filter = filter.as_ref().map(Resolved::filter);
             let labels = labels.as_ref().map(|labels| labels.as_slice()).transpose()?;
-            let options =
-                SearchOptions { beam_size, shortlist_size, filter, ..SearchOptions::default() };
+            let options = SearchOptions {
+                beam_size,
+                shortlist_size,
+                filter: filter.as_ref().map(Resolved::filter),
+                sparse: sparse.as_ref().map(rows).transpose()?,
+                ..SearchOptions::default()
+            };
             Ok(EnsembleMember { index, queries: queries.as_slice()?, labels, options })
         })
         .collect::<PyResult<Vec<_>>>()?;

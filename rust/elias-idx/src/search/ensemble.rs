@@ -33,7 +33,8 @@ pub struct EnsembleMember<'a> {
 /// How an ensemble is searched.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EnsembleOptions {
-    /// Labels that each member finds, at least; never fewer than are wanted.
+    /// Labels that each member finds, at least; never fewer than are wanted. A member that is searched with sparse
+    /// features finds as many as the dense search gives its fusion.
     pub depth: usize,
     /// As [`SearchOptions::num_threads`].
     pub num_threads: Option<usize>,
@@ -62,7 +63,9 @@ pub fn search_ensemble(
         .map(|member| {
             let num_threads = options.num_threads;
             let search = SearchOptions { num_threads, min_score: None, ..member.options };
-            let depth = options.depth.max(k).min(member.index.num_labels());
+            // More than fusion has candidates would be other candidates, and other scores.
+            let candidates = member.options.sparse.and(member.index.num_candidates());
+            let depth = candidates.unwrap_or(options.depth).max(k).min(member.index.num_labels());
             let hits = member.index.search(member.queries, depth, &search, stop)?;
             Ok(Found { hits, labels: member.labels })
         })
