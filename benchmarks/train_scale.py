@@ -123,6 +123,7 @@ def _train_on_embeddings(
     from elias_idx.config import Config
     from elias_idx.train import memory
     from elias_idx.train.approximate_adjacency import approximate_adjacency
+    from elias_idx.train.auto import resolved_for_sizes
     from elias_idx.train.clustering import cluster_labels, features_of
     from elias_idx.train.encoders import build_encoder
     from elias_idx.train.epoch import train_steps
@@ -139,7 +140,8 @@ def _train_on_embeddings(
         labels_per_cluster=labels_per_cluster,
         label_dtype="bfloat16",
         num_threads=num_threads,
-    ).with_clusters(shape.num_labels, num_clusters)
+    )
+    config = resolved_for_sizes(config, shape.num_texts, shape.num_labels)
     sizes = ModelSizes(shape.num_texts, shape.num_labels, labels.nnz, input_dim=shape.dim)
     account = memory.memory_account(config, sizes)
     encoder = build_encoder(config, embeddings)

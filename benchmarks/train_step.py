@@ -28,6 +28,7 @@ from torch import Tensor
 
 from elias_idx.config import Config
 from elias_idx.train.approximate_adjacency import approximate_adjacency
+from elias_idx.train.auto import resolved_for_sizes
 from elias_idx.train.batch import Batch
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.epoch import Trainee, train_steps
@@ -94,7 +95,7 @@ def main(
         data = GeneratedTrainingSet(replace(shape, dim=dim), seed=0)
         encoder = "bag" if shape.num_features else "precomputed"
         config = Config(encoder=encoder, dim=dim, labels_per_cluster=labels_per_cluster, label_dtype=label_dtype)
-        config = config.with_clusters(shape.num_labels, shape.num_clusters)
+        config = resolved_for_sizes(replace(config, num_clusters=shape.num_clusters), *data.labels.shape)
         trainee = start_stage1(build_encoder(config, data.inputs), data.labels, data.clusters, config)
         for stage in (1, 2):
             if stage == 2:

@@ -5,6 +5,16 @@ import scipy.sparse as sp
 
 from elias_idx.config import Config
 
+NGRAMS = {
+    "word_ngrams": (1, 2),
+    "char_ngrams": (3, 5),
+    "title_word_ngrams": (0, 0),
+    "title_char_ngrams": (0, 0),
+    "min_word_texts": 1,
+    "min_phrase_texts": 1,
+    "min_char_texts": 2,
+}
+
 TINY = Config(
     preset="fast",
     dim=16,
@@ -17,7 +27,10 @@ TINY = Config(
     train_shortlist_size=20,
     learning_rate=0.05,
     label_learning_rate=0.05,
+    beam_size=20,
+    shortlist_size=2000,
     num_threads=1,
+    **NGRAMS,
 )
 
 _OWN = ("topic", "subject", "matter")

@@ -27,7 +27,7 @@ def test_toml_settings_and_overrides(tmp_path):
         ({"word_ngrams": [1, 2, 3]}, "word_ngrams must be two whole numbers"),
         ({"word_ngrams": (3, 2)}, "word_ngrams must be a shortest and a longest"),
         ({"word_ngrams": (0, 2)}, "word_ngrams must be a shortest and a longest"),
-        ({"word_ngrams": (0, 0), "char_ngrams": (0, 0)}, "no features"),
+        ({f"{field}_ngrams": (0, 0) for field in ("word", "char", "title_word", "title_char")}, "no features"),
         ({"label_dtype": "bfloat16", "device": "cuda"}, "leave it out for device 'cuda'"),
         ({"cluster_by": "dense"}, "cluster_by is dense, but encoder bag has no such features"),
         ({"encoder": "bert"}, "encoder must be one of bag, transformer"),

@@ -11,6 +11,7 @@ from elias_idx.config import Config
 from elias_idx.encoders import load_encoder
 from elias_idx.errors import DataError, FormatError
 from elias_idx.train.encoders import build_encoder
+from helpers_training import NGRAMS
 
 TEXTS = [
     "acute viral hepatitis",
@@ -23,7 +24,7 @@ TEXTS = [
 @pytest.fixture
 def module():
     torch.manual_seed(0)
-    module = build_encoder(Config(dim=12), TEXTS)
+    module = build_encoder(Config(dim=12, **NGRAMS), TEXTS)
     with torch.no_grad():
         module.layer_norm.weight.normal_()
         module.layer_norm.bias.normal_()
@@ -62,7 +63,7 @@ def test_long_inputs_are_encoded_in_parts(module):
 @pytest.mark.parametrize("form", [sp.coo_matrix, sp.csc_matrix, sp.coo_array])
 def test_sparse_features_may_have_any_form(form):
     features = sp.random(5000, 30, 0.2, format="csr", random_state=0)
-    encoder = build_encoder(Config(dim=12), features).finished()
+    encoder = build_encoder(Config(dim=12, **NGRAMS), features).finished()
     assert np.array_equal(encoder.encode(form(features)), encoder.encode(features))
 
 

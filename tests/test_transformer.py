@@ -21,6 +21,7 @@ from elias_idx.encoders.transformer import TransformerEncoder
 from elias_idx.errors import ConfigError, DataError, FormatError, MissingExtraError
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.model_sizes import transformer_sizes
+from helpers_training import NGRAMS
 from helpers_transformer import save_tiny_transformer, tiny_tokenizer
 
 TEXTS = [
@@ -40,7 +41,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def config(folder):
-    return Config(encoder="transformer", transformer=folder, max_tokens=20, embedding_norm=3.0, dim=8)
+    return Config(encoder="transformer", transformer=folder, max_tokens=20, embedding_norm=3.0, dim=8, **NGRAMS)
 
 
 @pytest.fixture

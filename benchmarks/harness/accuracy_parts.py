@@ -30,7 +30,7 @@ PECOS = "libpecos"
 
 def _peer(peer: peers.Peer, words_only: bool, work: Work) -> Outcome:
     with work.stopwatch.time("features"):
-        extractor = peers.words() if words_only else elias.default_features()
+        extractor = peers.words() if words_only else elias.default_features(work.texts.train)
         examples = peers.Examples(
             extractor.fit_transform(work.texts.train.inputs),
             work.texts.train.labels,

@@ -17,9 +17,11 @@ import scipy.sparse as sp
 
 from elias_idx import EVIDENCE, Evidence, Index
 from elias_idx.config import Config
+from elias_idx.data import TrainingSet
 from elias_idx.features import TextFeatures
 from elias_idx.model import Model
 from elias_idx.train import EpochResult, train_model
+from elias_idx.train.auto import resolved
 
 from .work import IntArray, K, Outcome, Work
 
@@ -27,9 +29,9 @@ _MEMBERS = ("full-0", "full-1", "full-2")
 _TEXTS_AT_ONCE = 512
 
 
-def default_features() -> TextFeatures:
+def default_features(data: TrainingSet) -> TextFeatures:
     """The features that training chooses by itself."""
-    return TextFeatures(Config().blocks)
+    return TextFeatures(resolved(Config(), data).blocks)
 
 
 def fast(work: Work) -> Outcome:

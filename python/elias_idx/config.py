@@ -54,16 +54,25 @@ def _setting(default: Any, text: str, low: float | None = None, high: float | No
     return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
+def _following(text: str, low: float) -> Any:
+    """A setting that follows from the data where it is left out: `train.auto` fills it in before anything reads it."""
+    metadata = {"help": f"{text}; by default it follows from the data", "low": low, "high": None, "follows": True}
+    return field(default=None, metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Config:
-    """Settings with the defaults that were chosen on held-out texts of ICD-10-CM (see docs/experiments.md)."""
+    """Settings, with defaults that were chosen on held-out texts (see docs/experiments.md).
+
+    Those that follow from the data are None until `elias_idx.train.auto.resolved` fills them in.
+    """
 
     preset: str = _setting("full", "fast (the dense model alone) or full (all that makes it better)")
 
     encoder: str = _setting(
         "bag", "bag (of n-grams), transformer, bag+transformer or precomputed (embeddings from a file)"
     )
-    dim: int = _setting(512, "embedding size of the bag encoder", 1)
+    dim: int = _following("embedding size of the bag encoder", 1)
     label_dim: int | None = _setting(
         None,
         "size that embeddings are projected to for the label classifiers; without it there is no projection",
@@ -71,18 +80,16 @@ class Config:
     )
     dropout: float = _setting(0.1, "dropout on the embedding", 0, 0.999)
     embedding_norm: float = _setting(8.0, "length that each embedding is given, unless precomputed", 1e-6)
-    word_ngrams: tuple[int, int] = _setting((1, 2), "shortest and longest word n-gram; 0 0 for none", 0)
-    char_ngrams: tuple[int, int] = _setting((3, 5), "shortest and longest character n-gram; 0 0 for none", 0)
-    title_word_ngrams: tuple[int, int] = _setting(
-        (0, 0), "word n-grams of the first line by themselves; 0 0 for none", 0
-    )
-    title_char_ngrams: tuple[int, int] = _setting((0, 0), "the same for its character n-grams", 0)
-    min_word_texts: int = _setting(1, "training texts that a word must occur in", 1)
-    min_phrase_texts: int = _setting(1, "training texts that an n-gram of two words or more must occur in", 1)
-    min_char_texts: int = _setting(2, "training texts that a character n-gram must occur in", 1)
-    phrase_weight: float = _setting(1.0, "weight of n-grams of two words or more beside that of single words", 0)
-    char_weight: float = _setting(1.0, "weight of character n-grams beside that of single words", 0)
-    title_weight: float = _setting(1.0, "factor on the weights of the first line's n-grams", 0)
+    word_ngrams: tuple[int, int] = _following("shortest and longest word n-gram, or 0 0 for none", 0)
+    char_ngrams: tuple[int, int] = _following("shortest and longest character n-gram, or 0 0 for none", 0)
+    title_word_ngrams: tuple[int, int] = _following("the same for the first line alone", 0)
+    title_char_ngrams: tuple[int, int] = _following("the same for the first line alone", 0)
+    min_word_texts: int = _following("training texts that a word must be in", 1)
+    min_phrase_texts: int = _following("training texts that an n-gram of two words or more must be in", 1)
+    min_char_texts: int = _following("training texts that a character n-gram must be in", 1)
+    phrase_weight: float = _setting(0.5, "weight of n-grams of two words or more beside that of single words", 0)
+    char_weight: float = _setting(2.0, "weight of the text's character n-grams beside that of its words", 0)
+    title_weight: float = _setting(0.5, "weight of the first line's words, and of its characters", 0)
 
     transformer: str | None = _setting(None, "name or folder of a Hugging Face encoder")
     pooling: str = _setting("mean", "how the transformer's token embeddings become one: mean, cls or pooler")
@@ -103,7 +110,7 @@ class Config:
         1.0, "what a label's own text counts, beside its training texts, where clusters and classifiers start", 0
     )
     num_clusters: int | None = _setting(None, "clusters C; by default 2^ceil(log2(L / 100))", 1)
-    labels_per_cluster: int = _setting(500, "labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
+    labels_per_cluster: int = _following("labels kept per cluster, κ, in stage 2, beside its initial ones", 1)
     alpha: float = _setting(10.0, "factor α on the cluster softmax", 1e-6)
     beta: float | None = _setting(None, "factor β on the adjacency softmax; by default 0.75 L / C", 1e-6)
     adjacency_start: str = _setting("partition", "stage 2's first logits: partition, counts or uniform (at random)")
@@ -111,15 +118,15 @@ class Config:
         "keep", "stage 2's first label classifiers: keep (stage 1's) or centroids (of their texts' embeddings)"
     )
 
-    stage1_epochs: int = _setting(4, "epochs of stage 1", 1)
-    stage2_epochs: int = _setting(2, "epochs of stage 2; 0 keeps the fixed clusters", 0)
+    stage1_epochs: int = _following("epochs of stage 1", 1)
+    stage2_epochs: int = _following("epochs of stage 2, or 0 to keep the fixed clusters", 0)
     averaged_epochs: int = _setting(
         0, "last epochs of stage 2 whose weights, but for the adjacency, are averaged; 0 for none", 0
     )
     batch_size: int = _setting(256, "texts in a batch", 1)
     accumulation_steps: int = _setting(1, "batches whose gradients are added up to one step", 1)
-    train_beam_size: int = _setting(10, "beam B during training", 1)
-    train_shortlist_size: int = _setting(500, "shortlist S during training", 1)
+    train_beam_size: int = _following("beam B during training", 1)
+    train_shortlist_size: int = _following("shortlist S during training", 1)
     learning_rate: float = _setting(3e-3, "of the encoder and the cluster classifiers", 0)
     label_learning_rate: float = _setting(6e-3, "of the label classifiers", 0)
     adjacency_learning_rate: float = _setting(0.05, "of the adjacency's logits", 0)
@@ -136,8 +143,8 @@ class Config:
     dev_metric: str = _setting("P@1", "what tells the best epoch on dev data")
     early_stopping: int | None = _setting(None, "epochs of a stage without a better dev metric that end it", 1)
 
-    beam_size: int = _setting(20, "default beam B of the index", 1)
-    shortlist_size: int = _setting(2000, "default shortlist S of the index", 1)
+    beam_size: int = _following("default beam B of the index", 1)
+    shortlist_size: int = _following("default shortlist S of the index", 1)
 
     seed: int = _setting(0, "of everything random", 0, 2**63 - 1)
     device: str = _setting("cpu", "torch device to train on, such as cpu or cuda")
@@ -146,13 +153,15 @@ class Config:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for item in fields(self):
-            value = _checked_type(item.name, getattr(self, item.name), hints[item.name])
+            if (value := getattr(self, item.name)) is None and item.metadata.get("follows"):
+                continue
+            value = _checked_type(item.name, value, hints[item.name])
             object.__setattr__(self, item.name, value)
             _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         for name in _NGRAMS:
-            shortest, longest = getattr(self, name)
+            shortest, longest = getattr(self, name) or (0, 0)
             if shortest > longest or (shortest == 0) != (longest == 0):
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
         if all(getattr(self, name) == (0, 0) for name in _NGRAMS):
@@ -178,20 +187,23 @@ class Config:
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks of n-grams: of each field, one of words, one of longer word n-grams and one of characters."""
+        """The blocks of n-grams of each field: one of words, one of longer word n-grams, one of characters.
+
+        The settings of n-grams must be filled in.
+        """
         fields: dict[Literal["text", "first_line"], Any] = {
-            "text": (self.word_ngrams, self.char_ngrams, 1.0),
-            "first_line": (self.title_word_ngrams, self.title_char_ngrams, self.title_weight),
+            "text": (self.word_ngrams, 1.0, self.char_ngrams, self.char_weight),
+            "first_line": (self.title_word_ngrams, self.title_weight, self.title_char_ngrams, self.title_weight),
         }
         blocks = []
-        for field_name, (words, chars, weight) in fields.items():
+        for field_name, (words, weight, chars, char_weight) in fields.items():
             if words[0] == 1:
                 blocks.append(Block(field_name, "word", (1, 1), self.min_word_texts, weight))
             if words[1] > 1:
                 phrases = (max(2, words[0]), words[1])
                 blocks.append(Block(field_name, "word", phrases, self.min_phrase_texts, weight * self.phrase_weight))
             if chars[1]:
-                blocks.append(Block(field_name, "char", chars, self.min_char_texts, weight * self.char_weight))
+                blocks.append(Block(field_name, "char", chars, self.min_char_texts, char_weight))
         return blocks
 
     @classmethod

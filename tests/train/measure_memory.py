@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from elias_idx.config import Config
 from elias_idx.train.approximate_adjacency import approximate_adjacency
+from elias_idx.train.auto import resolved_for_sizes
 from elias_idx.train.clustering import ClusteringFeatures, cluster_labels
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.memory import memory_account
@@ -32,7 +33,7 @@ def main():
 def measure(size):
     """Of so many texts and labels: (counted, measured) by phase."""
     random = np.random.default_rng(0)
-    config = replace(CONFIG, labels_per_cluster=size // 12).with_clusters(size, CLUSTERS)
+    config = resolved_for_sizes(replace(CONFIG, labels_per_cluster=size // 12), size, size)
     labels, features = random_rows(random, size, LABELS_PER_TEXT), random_rows(random, size, FEATURES_PER_TEXT)
     embeddings = random.standard_normal((size, DIM), np.float32)
     account = memory_account(config, ModelSizes(size, size, labels.nnz, input_dim=DIM))

@@ -58,7 +58,7 @@ def test_a_device_of_its_own_is_counted_apart():
 def test_embeddings_and_transformers_set_the_size():
     base = TransformerSizes(num_parameters=110_000_000, num_layers=12, hidden_size=768, num_heads=12)
     texts = ModelSizes(10_000, 5_000, 30_000, text_bytes=1_000_000, transformer=base)
-    tuned = Config(encoder="transformer", transformer="bert", batch_size=32)
+    tuned = Config(encoder="transformer", transformer="bert", batch_size=32, dim=512)
     assert embedding_dim(tuned, texts) == 768
     assert embedding_dim(replace(tuned, encoder="bag+transformer"), texts) == 768 + 512
     assert embedding_dim(Config(encoder="precomputed"), replace(SIZES, input_dim=50)) == 50

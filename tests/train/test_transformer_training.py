@@ -15,7 +15,7 @@ from elias_idx.train import TrainingSet, train_model
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.encoders.cache import fingerprint
 from elias_idx.train.logs import TrainingLog
-from helpers_training import TINY, topic_texts
+from helpers_training import NGRAMS, TINY, topic_texts
 from helpers_transformer import save_tiny_transformer
 
 TEXTS = ["viral hepatitis", "", "chronic viral hepatitis b", "fracture of the femur", "viral", "open fracture"]
@@ -35,7 +35,7 @@ def dropping(tmp_path_factory):
 
 @pytest.fixture
 def config(folder):
-    return Config(encoder="transformer", transformer=folder, max_tokens=20, precision="float32")
+    return Config(encoder="transformer", transformer=folder, max_tokens=20, precision="float32", **NGRAMS)
 
 
 def trainable(config, tmp_path, texts=TEXTS):

@@ -81,7 +81,7 @@ def _config_options(command: _Command) -> _Command:
     for item in reversed(fields(Config)):
         hint = next(part for part in (*typing.get_args(hints[item.name]), hints[item.name]) if part is not type(None))
         pair = typing.get_origin(hints[item.name]) is tuple
-        default = " ".join(map(str, item.default)) if pair else item.default
+        default = " ".join(map(str, item.default)) if pair and item.default else item.default
         option = f"--{item.name.replace('_', '-')}"
         command = click.option(
             f"{option}/{option.replace('--', '--no-', 1)}" if hint is bool else option,

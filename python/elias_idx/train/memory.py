@@ -15,7 +15,7 @@ import torch
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError
 from elias_idx.train import distributed
-from elias_idx.train.clustering import default_num_clusters
+from elias_idx.train.auto import resolved_for_sizes
 from elias_idx.train.memory_parts import (
     PHASES,
     SPANS,
@@ -83,10 +83,10 @@ def memory_account(config: Config, sizes: ModelSizes) -> MemoryAccount:
     """The memory that training takes.
 
     Args:
-        config: the settings; C and β need not be filled in.
+        config: the settings; those that follow from the data need not be filled in.
         sizes: of data and encoder.
     """
-    config = config.with_clusters(sizes.num_labels, default_num_clusters(sizes.num_labels))
+    config = resolved_for_sizes(config, sizes.num_texts, sizes.num_labels)
     kinds = (data_parts, encoder_parts, network_parts, step_parts, clustering_parts, passing_parts)
     parts = [part for parts_of in kinds for part in parts_of(config, sizes)]
     device = "cpu" if config.device == "cpu" else torch.device(config.device).type

@@ -13,8 +13,8 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.model import Model, load_single
-from elias_idx.train import distributed, memory
-from elias_idx.train.clustering import Clusters, default_num_clusters
+from elias_idx.train import auto, distributed, memory
+from elias_idx.train.clustering import Clusters
 from elias_idx.train.dense import train_dense
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
@@ -118,11 +118,10 @@ def _completed(
         kinds = f"{type(data).__name__} and {type(config).__name__}"
         raise TypeError(f"training takes a TrainingSet and a Config, got {kinds}")
     data, config, given = data.without_unused_labels(), config or Config(), None
-    num_labels = len(data.label_names)
     if clusters is not None:
         given = clusters_of_labels(clusters, data.label_names)
         config = with_given_clusters(config, len(given))
-    return data, config.with_clusters(num_labels, default_num_clusters(num_labels)), given
+    return data, auto.resolved(config, data), given
 
 
 def _account(data: TrainingSet, config: Config, given: Clusters | None) -> memory.MemoryAccount:

@@ -1,0 +1,156 @@
+"""Settings that follow from the data: those that a configuration leaves at None.
+
+N texts, L labels, C clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from elias_idx.config import Config
+from elias_idx.data import TrainingSet, is_sparse
+from elias_idx.features.words import first_line, words_of
+from elias_idx.train.clustering import default_num_clusters
+
+# Where no more labels than these are trained, each of them is scored in every search.
+FEW_LABELS = 5_000
+# Of more than these, classifiers take half the memory for a little accuracy.
+_MANY_LABELS = 500_000
+
+# Steps of stage 1: about what the data sets of docs/experiments.md are best after.
+_STAGE1_STEPS = 1_000
+_EPOCHS = (4, 40)
+
+_SAMPLED_TEXTS = 2_000
+# Words of a short text, of which characters tell more than words alone.
+_SHORT = 50
+# In languages that put no spaces between words, most of what stands between two spaces stands nowhere else.
+_UNIQUE_SHARE = 0.3
+# Words of all texts for each text that a word or a phrase must be in, where there are many.
+_WORDS_A_TEXT, _WORDS_A_PHRASE_TEXT = 25_000_000, 2_500_000
+
+
+def resolved(config: Config, data: TrainingSet) -> Config:
+    """The configuration with all settings filled in; what it says itself stays.
+
+    Args:
+        config: the settings.
+        data: the training set, whose labels all occur.
+
+    Raises:
+        ConfigError: there are more clusters than labels, or no features.
+    """
+    config = resolved_for_sizes(config, *data.labels.shape)
+    if isinstance(data.inputs, np.ndarray) or is_sparse(data.inputs):
+        return config
+    return _filled(config, _of_texts(TextStatistics.of(data.inputs)))
+
+
+def resolved_for_sizes(config: Config, num_texts: int, num_labels: int) -> Config:
+    """The configuration with all settings filled in but those of features.
+
+    Args:
+        config: the settings.
+        num_texts: N.
+        num_labels: L.
+
+    Raises:
+        ConfigError: there are more clusters than labels.
+    """
+    config = config.with_clusters(num_labels, default_num_clusters(num_labels))
+    assert config.num_clusters is not None
+    config = _filled(config, _of_labels(num_labels, config.num_clusters))
+    config = _filled(config, {"stage1_epochs": _stage1_epochs(num_texts, config)})
+    return _filled(config, {"stage2_epochs": -(-config.stage1_epochs // 2)})
+
+
+def _filled(config: Config, settings: dict[str, Any]) -> Config:
+    return replace(config, **{name: value for name, value in settings.items() if getattr(config, name) is None})
+
+
+def _of_labels(num_labels: int, num_clusters: int) -> dict[str, int]:
+    few = num_labels <= FEW_LABELS
+    return {
+        "dim": 256 if few or num_labels > _MANY_LABELS else 512,
+        "train_beam_size": min(10, num_clusters),
+        "train_shortlist_size": min(500, num_labels),
+        "labels_per_cluster": min(500, num_labels),
+        "beam_size": num_clusters if few else min(20, num_clusters),
+        "shortlist_size": num_labels if few else 2_000,
+    }
+
+
+def _stage1_epochs(num_texts: int, config: Config) -> int:
+    steps_per_epoch = num_texts / (config.batch_size * config.accumulation_steps)
+    return int(np.clip(round(_STAGE1_STEPS / steps_per_epoch), *_EPOCHS))
+
+
+@dataclass(frozen=True)
+class TextStatistics:
+    """What the choice of features depends on, as found in some of the texts.
+
+    Attributes:
+        num_words: of all texts, about.
+        words_per_text: their mean.
+        unique_share: of the words in the sampled texts, those that are in one of them alone.
+        titled_share: of the texts, those whose first line is less than half of the text.
+    """
+
+    num_words: int
+    words_per_text: float
+    unique_share: float
+    titled_share: float
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> TextStatistics:
+        """Those of N ≥ 1 texts."""
+        sample = texts[:: -(-len(texts) // _SAMPLED_TEXTS)]
+        words = words_of(sample)
+        rows = np.repeat(np.arange(len(sample)), np.diff(words.offsets))
+        pairs = np.unique(words.numbers * len(sample) + rows)
+        num_texts = np.bincount(pairs // len(sample), minlength=len(words.symbols))
+        per_text = len(words.numbers) / len(sample)
+        return cls(
+            num_words=int(per_text * len(texts)),
+            words_per_text=per_text,
+            unique_share=float((num_texts[words.numbers] == 1).mean()) if len(words.numbers) else 0.0,
+            titled_share=float(np.mean([len(first_line(text)) < len(text.strip()) / 2 for text in sample])),
+        )
+
+
+def _of_texts(texts: TextStatistics) -> dict[str, Any]:
+    short, titled = texts.words_per_text <= _SHORT, texts.titled_share > 0.5
+    of_words = (3, 5) if short else (0, 0)
+    little = texts.num_words < 1_000_000
+    return {
+        "word_ngrams": (1, 2),
+        "char_ngrams": (1, 4) if texts.unique_share > _UNIQUE_SHARE else of_words,
+        "title_word_ngrams": (1, 1) if titled and not short else (0, 0),
+        "title_char_ngrams": (3, 5) if titled and not short else (0, 0),
+        "min_word_texts": 1 if little else max(2, texts.num_words // _WORDS_A_TEXT),
+        "min_phrase_texts": 1 if little else max(2, texts.num_words // _WORDS_A_PHRASE_TEXT),
+        "min_char_texts": max(2, texts.num_words // _WORDS_A_TEXT),
+    }
+
+
+def describe(config: Config) -> list[str]:
+    """The resolved settings that follow from the data, as lines for people."""
+    lines = [
+        f"model: {config.num_clusters:,} clusters, embeddings of size {config.dim}",
+        f"training: {config.stage1_epochs} + {config.stage2_epochs} epochs, beam {config.train_beam_size}, "
+        f"shortlist {config.train_shortlist_size:,}, {config.labels_per_cluster:,} labels a cluster",
+        f"search: beam {config.beam_size}, shortlist {config.shortlist_size:,}",
+    ]
+    if config.word_ngrams is not None:
+        blocks = (
+            f"{block.kind} {block.ngrams[0]}–{block.ngrams[1]}"
+            + (" of the first line" if block.field == "first_line" else "")
+            + f" (in {block.min_texts} texts)"
+            for block in config.blocks
+        )
+        lines.insert(0, f"features: {', '.join(blocks)}")
+    return lines

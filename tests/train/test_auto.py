@@ -1,0 +1,116 @@
+"""Settings that follow from the data."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from elias_idx.config import Config
+from elias_idx.data import TrainingSet
+from elias_idx.errors import ConfigError
+from elias_idx.train import train_model
+from elias_idx.train.auto import TextStatistics, describe, resolved, resolved_for_sizes
+from helpers_training import topic_features, topic_texts
+
+FOLLOWING = [item.name for item in fields(Config) if item.metadata.get("follows")]
+OF_TEXTS = [name for name in FOLLOWING if "ngrams" in name or name.startswith("min_")]
+
+
+def of_texts(texts):
+    return resolved(Config(), TrainingSet(texts, [["a"]] * len(texts)))
+
+
+def made_up(words_per_text, num_texts=300, vocabulary=500, title=False):
+    random = np.random.default_rng(0)
+    texts = []
+    for _ in range(num_texts):
+        words = [f"w{number}" for number in random.integers(vocabulary, size=words_per_text)]
+        if title:
+            words[5] += "\n"
+        texts.append(" ".join(words))
+    return texts
+
+
+def test_everything_is_filled_in_and_described():
+    config = resolved(Config(), TrainingSet(*topic_texts()))
+    assert None not in [getattr(config, name) for name in (*FOLLOWING, "num_clusters", "beta")]
+    assert resolved(config, TrainingSet(*topic_texts())) == config
+    lines = "\n".join(describe(config))
+    for name in ("num_clusters", "dim", "stage1_epochs", "train_beam_size", "beam_size", "min_char_texts"):
+        assert str(getattr(config, name)) in lines
+
+
+def test_what_the_settings_say_stays():
+    given = {name: (1, 3) if "ngrams" in name else 7 for name in FOLLOWING}
+    config = resolved(Config(**given), TrainingSet(*topic_texts()))
+    assert {name: getattr(config, name) for name in FOLLOWING} == given
+
+
+def test_inputs_that_are_no_texts_have_no_n_grams():
+    config = resolved(Config(), TrainingSet(*topic_features()))
+    assert {name for name in FOLLOWING if getattr(config, name) is None} == set(OF_TEXTS)
+    assert not any("words" in line for line in describe(config))
+
+
+@pytest.mark.parametrize(
+    ("texts", "chars", "title"),
+    [
+        (made_up(10), (3, 5), (0, 0)),
+        (made_up(10, title=True), (3, 5), (0, 0)),
+        (made_up(100), (0, 0), (0, 0)),
+        (made_up(100, title=True), (0, 0), (3, 5)),
+        # As in languages without spaces, hardly a word comes twice.
+        (made_up(10, vocabulary=10**6), (1, 4), (0, 0)),
+        (made_up(100, vocabulary=10**6), (1, 4), (0, 0)),
+    ],
+)
+def test_features_follow_from_the_texts(texts, chars, title):
+    config = of_texts(texts)
+    assert (config.word_ngrams, config.char_ngrams, config.title_char_ngrams) == ((1, 2), chars, title)
+
+
+def test_more_text_needs_more_frequent_n_grams(monkeypatch):
+    least = []
+    for num_words in (10**4, 10**7, 10**9):
+        monkeypatch.setattr(TextStatistics, "of", lambda _, words=num_words: TextStatistics(words, 200.0, 0.1, 1.0))
+        config = of_texts(["a"])
+        least.append((config.min_word_texts, config.min_phrase_texts, config.min_char_texts))
+    assert least[0] < least[1] < least[2]
+    assert all(words <= phrases for words, phrases, _ in least)
+
+
+def test_statistics_of_texts():
+    found = TextStatistics.of(["Title\none two three four", "one line", ""])
+    assert found == TextStatistics(7, 7 / 3, 5 / 7, 1 / 3)
+    assert TextStatistics.of([""]) == TextStatistics(0, 0.0, 0.0, 0.0)
+
+
+def test_few_labels_are_all_searched():
+    config = resolved_for_sizes(Config(), 45_000, 4_108)
+    assert (config.beam_size, config.shortlist_size) == (config.num_clusters, 4_108) == (64, 4_108)
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "num_labels", "epochs"), [(45_000, 4_108, 6), (58_358, 46_881, 4), (81_937, 33_318, 4)]
+)
+def test_epochs_of_the_measured_data_sets(num_texts, num_labels, epochs):
+    assert resolved_for_sizes(Config(), num_texts, num_labels).stage1_epochs == epochs
+
+
+def test_more_texts_take_no_more_epochs():
+    epochs = [resolved_for_sizes(Config(), 10**power, 10).stage1_epochs for power in range(1, 8)]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] > epochs[-1] > 0
+
+
+def test_more_clusters_than_labels_are_refused():
+    with pytest.raises(ConfigError, match="num_clusters is 11, but the data has only 10 labels"):
+        resolved_for_sizes(Config(num_clusters=11), 50, 10)
+
+
+def test_tiny_data_train(tmp_path):
+    texts = [f"{word} text {number}" for number in range(5) for word in "abcdefghij"]
+    labels = [[text[0]] for text in texts]
+    model = train_model(TrainingSet(texts, labels), tmp_path / "model", Config(num_threads=1, preset="fast"))
+    assert model.index.num_labels == 10
+    assert model.evaluate(texts, labels).metrics["P@1"] > 80
