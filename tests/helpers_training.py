@@ -13,6 +13,7 @@ NGRAMS = {
     "min_word_texts": 1,
     "min_phrase_texts": 1,
     "min_char_texts": 2,
+    "phrase_weight": 1.0,
 }
 
 TINY = Config(

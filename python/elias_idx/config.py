@@ -87,7 +87,7 @@ class Config:
     min_word_texts: int = _following("training texts that a word must be in", 1)
     min_phrase_texts: int = _following("training texts that an n-gram of two words or more must be in", 1)
     min_char_texts: int = _following("training texts that a character n-gram must be in", 1)
-    phrase_weight: float = _setting(0.5, "weight of n-grams of two words or more beside that of single words", 0)
+    phrase_weight: float = _following("weight of n-grams of two words or more beside that of words", 0)
     char_weight: float = _setting(2.0, "weight of the text's character n-grams beside that of its words", 0)
     title_weight: float = _setting(0.5, "weight of the first line's words, and of its characters", 0)
 

@@ -13,7 +13,7 @@ from elias_idx.train.auto import TextStatistics, describe, resolved, resolved_fo
 from helpers_training import topic_features, topic_texts
 
 FOLLOWING = [item.name for item in fields(Config) if item.metadata.get("follows")]
-OF_TEXTS = [name for name in FOLLOWING if "ngrams" in name or name.startswith("min_")]
+OF_TEXTS = {*(name for name in FOLLOWING if "ngrams" in name or name.startswith("min_")), "phrase_weight"}
 
 
 def of_texts(texts):
@@ -48,7 +48,7 @@ def test_what_the_settings_say_stays():
 
 def test_inputs_that_are_no_texts_have_no_n_grams():
     config = resolved(Config(), TrainingSet(*topic_features()))
-    assert {name for name in FOLLOWING if getattr(config, name) is None} == set(OF_TEXTS)
+    assert {name for name in FOLLOWING if getattr(config, name) is None} == OF_TEXTS
     assert not any("words" in line for line in describe(config))
 
 

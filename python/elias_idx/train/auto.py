@@ -131,6 +131,7 @@ def _of_texts(texts: TextStatistics) -> dict[str, Any]:
         "char_ngrams": (1, 4) if texts.unique_share > _UNIQUE_SHARE else of_words,
         "title_word_ngrams": (1, 1) if titled and not short else (0, 0),
         "title_char_ngrams": (3, 5) if titled and not short else (0, 0),
+        "phrase_weight": 1.0 if short else 0.5,
         "min_word_texts": 1 if little else max(2, texts.num_words // _WORDS_A_TEXT),
         "min_phrase_texts": 1 if little else max(2, texts.num_words // _WORDS_A_PHRASE_TEXT),
         "min_char_texts": max(2, texts.num_words // _WORDS_A_TEXT),
