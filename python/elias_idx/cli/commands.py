@@ -167,7 +167,7 @@ def train(
         progress = result.progress
         line = f"stage {progress.stage}, epoch {progress.epochs_done} of {result.num_epochs}: loss {progress.loss:.4f}"
         if progress.metrics:
-            line += f"; dev {shown_metrics(progress.metrics, config.dev_metric)}"
+            line += f"; {'dev' if dev else 'held-out'} {shown_metrics(progress.metrics, config.dev_metric)}"
         click.echo(line, err=True)
         if progress.metrics and result.ends_stage:
             click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}", err=True)
@@ -184,6 +184,7 @@ def train(
         model = pipeline.train_model(
             data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists,
             check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
+            on_line=functools.partial(click.echo, err=True),
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
