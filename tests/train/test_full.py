@@ -197,8 +197,9 @@ def test_early_stopping_needs_no_dev_data_where_texts_are_held_out(data, tmp_pat
 
 
 def test_a_run_that_cant_start_leaves_nothing_behind(data, tmp_path):
-    with pytest.raises(DataError):
-        train_model(data, tmp_path / "model", replace(FULL, min_word_texts=1000, min_char_texts=1000))
+    wordless = TrainingSet([". " * number for number in range(300)], [[f"l{number % 10}"] for number in range(300)])
+    with pytest.raises(DataError, match="no features"):
+        train_model(wordless, tmp_path / "model", replace(FULL, num_clusters=2))
     with pytest.raises(ConfigError):
         train_model(data, tmp_path / "model", replace(FULL, num_clusters=1000))
     assert list(tmp_path.iterdir()) == []

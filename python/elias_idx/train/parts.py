@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx.config import Config
-from elias_idx.data import Inputs, TrainingSet, num_rows
+from elias_idx.data import Inputs, TrainingSet, as_texts, num_rows
 from elias_idx.features import Features, TextFeatures
 from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.index import Index
@@ -48,8 +48,8 @@ class Parts:
         """The parts of a dense model of the given texts, which gets features of its own if its encoder has none."""
         if model.features is not None:
             return cls(model, model.features, model.features.transform(data.inputs), data.labels, config)
-        features = TextFeatures(config.features)
-        sparse = features.fit_transform(data.inputs)
+        features = TextFeatures(config.blocks)
+        sparse = features.fit_transform(as_texts(data.inputs))
         return cls(replace(model, own_features=features), features, sparse, data.labels, config)
 
     def ranker(self, inputs: Inputs, path: Path) -> SparseRanker:
