@@ -117,9 +117,7 @@ class Model(Predictor):
     def _index(self) -> Index:
         return self.index
 
-    def _search(
-        self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any
-    ) -> SearchResult:
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
         return self.index.search(embeddings, k, num_threads=num_threads, sparse=sparse, **options)
 

@@ -88,9 +88,7 @@ class Predictor(ABC):
         """What knows the labels."""
 
     @abstractmethod
-    def _search(
-        self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any
-    ) -> SearchResult:
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         """The k best labels of each text, by the fusion where there is one; the options are those of `Index.search`."""
 
     def predict(
