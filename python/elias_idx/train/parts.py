@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx.config import Config
-from elias_idx.data import Inputs, TrainingSet, as_texts, num_rows
+from elias_idx.data import Inputs, TrainingSet, as_texts, is_sparse, num_rows
 from elias_idx.features import Features, TextFeatures
 from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.index import Index
@@ -34,6 +34,7 @@ class Parts:
         features: what makes them of texts.
         sparse: those of the training texts, float32 CSR [N, F].
         labels: the training texts', float32 CSR [N, L].
+        label_texts: the features of the labels' own texts, float32 CSR [L, F]; None without texts.
         config: the settings.
     """
 
@@ -41,16 +42,22 @@ class Parts:
     features: Features
     sparse: sp.csr_matrix
     labels: sp.csr_matrix
+    label_texts: sp.csr_matrix | None
     config: Config
 
     @classmethod
     def of(cls, model: Model, data: TrainingSet, config: Config) -> Parts:
         """The parts of a dense model of the given texts, which gets features of its own if its encoder has none."""
-        if model.features is not None:
-            return cls(model, model.features, model.features.transform(data.inputs), data.labels, config)
-        features = TextFeatures(config.blocks)
-        sparse = features.fit_transform(as_texts(data.inputs))
-        return cls(replace(model, own_features=features), features, sparse, data.labels, config)
+        if (features := model.features) is not None:
+            sparse = features.transform(data.inputs)
+        else:
+            features = TextFeatures(config.blocks)
+            sparse = features.fit_transform(as_texts(data.inputs))
+            model = replace(model, own_features=features)
+        # Of given features, texts have none.
+        texts = None if is_sparse(data.inputs) else data.label_texts
+        label_texts = None if texts is None else features.transform(texts.own)
+        return cls(model, features, sparse, data.labels, label_texts, config)
 
     def ranker(self, inputs: Inputs, path: Path) -> SparseRanker:
         """The ranker of the training texts, kept in a file, from which it comes back."""
@@ -91,6 +98,7 @@ class Parts:
             ranker=None if ranker is None else (ranker.weights, ranker.bias),
             neighbours=(self.sparse, self.labels) if neighbours else None,
             num_neighbours=self.config.num_neighbours,
+            label_texts=self.label_texts,
         )
 
 
