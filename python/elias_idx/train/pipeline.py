@@ -88,10 +88,11 @@ def train_model(
     selection = job.selection()
 
     def train(run: RunFolder) -> Callable[[], Model]:
+        account = distributed.from_first(job.account)
         if check_memory:
-            distributed.from_first(lambda: memory.check_memory(job.account()))
+            distributed.from_first(lambda: memory.check_memory(account))
         steps = Steps(on_line)
-        steps.say(job.summary())
+        steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
         if job.judge is None:
             return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
         folder = None if log_dir is None else Path(log_dir)
