@@ -112,7 +112,15 @@ class Ensemble(Predictor):
     def _index(self) -> EnsembleIndex:
         return self._indexes
 
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, **options: Any) -> SearchResult:
+    def _search(
+        self,
+        texts: Inputs,
+        k: int,
+        *,
+        num_threads: int | None,
+        fusion: bool,  # noqa: ARG002 (of dense models yet)
+        **options: Any,
+    ) -> SearchResult:
         encoded: dict[int, npt.NDArray[np.float32]] = {}
         for member in self.members:
             if id(member.encoder) not in encoded:

@@ -4,6 +4,7 @@ N inputs, L labels, D dimensions. The folder:
 
     model.json           what the model is; written last, so that it stands for the whole
     encoder/             the encoder's files
+    features/            sparse features for the index's fusion, of an encoder that has none of its own
     index/               the index, which `Index.load` opens without the rest
     labels.safetensors   how many training texts each label has: for propensity-scored metrics
 """
@@ -24,12 +25,14 @@ from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
 from elias_idx import __version__, _core
 from elias_idx._arrays import as_count
 from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
+from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
 from elias_idx.predictor import Predictor
@@ -57,6 +60,8 @@ class Model(Predictor):
         settings: the training configuration and a fingerprint of the data, for the record.
         path: the folder that the model was loaded from; None for one that was not.
         checksums: SHA-256 of that folder's files outside the index.
+        own_features: texts → the sparse features that the index's fusion takes, of an encoder that has none.
+        report: what training came to: which epochs were kept, and how good the steps were on held-out texts.
     """
 
     encoder: Encoder
@@ -66,6 +71,13 @@ class Model(Predictor):
     settings: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
+    own_features: Features | None = None
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def features(self) -> Features | None:
+        """What turns inputs into the sparse features that the index's fusion takes; None if there are none."""
+        return self.encoder.features or self.own_features
 
     def encode(self, texts: Inputs, num_threads: int | None = None) -> npt.NDArray[np.float32]:
         """The texts' embeddings, float32 [N, D].
@@ -76,9 +88,25 @@ class Model(Predictor):
             texts: N texts, or what else the model takes.
             num_threads: CPU threads at most; by default all that the process may use.
         """
+        return self.vectorise(texts, num_threads, fusion=False)[0]
+
+    def vectorise(
+        self, texts: Inputs, num_threads: int | None = None, *, fusion: bool = True
+    ) -> tuple[npt.NDArray[np.float32], sp.csr_matrix | None]:
+        """What the index searches for: the texts' embeddings [N, D] and, for its fusion, their features [N, F].
+
+        Args:
+            texts: N texts, or what else the model takes.
+            num_threads: CPU threads at most; by default all that the process may use.
+            fusion: whether the features are wanted; None takes their place, also where the index has no fusion.
+        """
         if isinstance(texts, str):
             raise TypeError("texts must be a sequence of strings; put a single text in a list")
-        return self.encoder.encode(texts, None if num_threads is None else as_count("num_threads", num_threads))
+        threads = None if num_threads is None else as_count("num_threads", num_threads)
+        if not (fusion and self.index.has_fusion and self.features is not None):
+            return self.encoder.encode(texts, threads), None
+        sparse = self.features.transform(texts)
+        return self.encoder.encode(texts, threads, sparse=sparse if self.encoder.features else None), sparse
 
     @property
     def takes_embeddings(self) -> bool:
@@ -89,8 +117,9 @@ class Model(Predictor):
     def _index(self) -> Index:
         return self.index
 
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, **options: Any) -> SearchResult:
-        return self.index.search(self.encode(texts, num_threads), k, num_threads=num_threads, **options)
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
+        embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
+        return self.index.search(embeddings, k, num_threads=num_threads, sparse=sparse, **options)
 
     def verify(self) -> None:
         """Recomputes the checksums of all files of a loaded model, its index's included.
@@ -147,12 +176,16 @@ class Model(Predictor):
         (folder / "encoder").mkdir()
         self.encoder.save(folder / "encoder")
         write_index(folder / "index")
+        if self.own_features is not None:
+            (folder / "features").mkdir()
+            self.own_features.save(folder / "features")
         save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
-        files = sorted([*(folder / "encoder").iterdir(), folder / "labels.safetensors"])
+        files = sorted([*folder.glob("encoder/*"), *folder.glob("features/*"), folder / "labels.safetensors"])
         content = {
             "encoder": self.encoder.kind,
             "num_training_texts": self.num_training_texts,
             "settings": dict(self.settings),
+            "report": dict(self.report),
             "required_features": [],
         }
         write_description(folder, content, files)
@@ -190,9 +223,14 @@ class Model(Predictor):
                     f"{len(counts)} label counts and an encoder of size {encoder.dim} stand beside an index "
                     f"of {index.num_labels} labels and size {index.dim}"
                 )
-            return cls(
-                encoder, index, counts, content["num_training_texts"], content["settings"], folder, content["sha256"]
-            )
+            own_features = load_features(folder / "features") if (folder / "features").exists() else None
+            model = cls(
+                encoder, index, counts, content["num_training_texts"], content["settings"], folder, content["sha256"],
+                own_features, content.get("report", {}),
+            )  # fmt: skip
+            if index.has_fusion and (model.features is None or model.features.num_features != index.num_features):
+                raise ValueError(f"the index's fusion takes {index.num_features} sparse features, the model has others")
+            return model
         except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the model is damaged: {error}") from error
 
@@ -244,9 +282,9 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
 def _is_part(path: Path) -> bool:
     """Whether a path within a model's folder may belong to a model."""
     match path.parts:
-        case ("model.json" | "labels.safetensors" | "encoder" | "index",):
+        case ("model.json" | "labels.safetensors" | "encoder" | "features" | "index",):
             return True
-        case ("encoder" | "index", _):
+        case ("encoder" | "features" | "index", _):
             return path.suffix in {".json", ".safetensors"}
         case ("members", *rest):
             return len(rest) < 2 or _is_part(Path(*rest[1:]))

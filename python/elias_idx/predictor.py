@@ -88,8 +88,8 @@ class Predictor(ABC):
         """What knows the labels."""
 
     @abstractmethod
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, **options: Any) -> SearchResult:
-        """The k best labels of each text; the options are those of `Index.search`."""
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
+        """The k best labels of each text, by the fusion where there is one; the options are those of `Index.search`."""
 
     def predict(
         self,
@@ -101,6 +101,7 @@ class Predictor(ABC):
         num_threads: int | None = None,
         filter: Any = None,
         min_score: float | None = None,
+        fusion: bool = True,
     ) -> Prediction:
         """The k best labels of each text.
 
@@ -112,6 +113,7 @@ class Predictor(ABC):
             num_threads: as in `Index.search`.
             filter: as in `Index.search`; e.g. the names of the labels to choose from.
             min_score: as in `Index.search`; labels with a lower score are left out.
+            fusion: whether scores are those of the fusion, in a model that has one; else they are the dense model's.
 
         Raises:
             DataError: the texts are not what the model takes, or its index has no label names.
@@ -126,6 +128,7 @@ class Predictor(ABC):
             num_threads=num_threads,
             filter=filter,
             min_score=min_score,
+            fusion=fusion,
         )
         counts = (found.labels >= 0).sum(1)
         names = self._index.names(found.labels)
@@ -147,6 +150,7 @@ class Predictor(ABC):
         beam_size: int | None = None,
         shortlist_size: int | None = None,
         num_threads: int | None = None,
+        fusion: bool = True,
     ) -> Evaluation:
         """Searches the texts' labels and compares them to the true ones.
 
@@ -164,6 +168,7 @@ class Predictor(ABC):
             beam_size: as in `Index.search`.
             shortlist_size: as in `Index.search`.
             num_threads: as in `Index.search`.
+            fusion: as in `predict`.
 
         Raises:
             DataError: labels, their names and texts don't fit, no text has a label that isn't excluded, or the model's
@@ -194,7 +199,8 @@ class Predictor(ABC):
         relevant, unseen = self._vocabulary.renumber(matrix, names)
         counts = np.concatenate([self.label_counts, np.zeros(len(unseen), np.int64)])
         gains = inverse_propensities(counts, self.num_training_texts, *propensity)
-        search = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_threads": num_threads}
+        sizes = {"beam_size": beam_size, "shortlist_size": shortlist_size}
+        search = {**sizes, "num_threads": num_threads, "fusion": fusion}
         found = self._search_counted(texts, max(cutoffs), excluded, search)
         how: dict[str, Any] = {"ks": ks, "recall_ks": recall_ks, "all_queries": excluded is not None}
         metrics = evaluate(found, relevant, inverse_propensity=gains, **how)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from elias_idx import Index, Model
-from elias_idx.data import write_rows
+from elias_idx.data import read_rows, write_rows
 from elias_idx.errors import ConfigError
 from elias_idx.train import TrainingSet, distributed, train_model
 from elias_idx.train.batch import Batch
@@ -64,6 +64,19 @@ def test_two_processes_end_with_the_weights_of_one(folder):
     np.testing.assert_allclose(other.adjacency.data, one.adjacency.data, rtol=1e-3, atol=1e-3)
     embeddings = [Model.load(folder / name).encoder.embeddings for name in ("alone", "together")]
     np.testing.assert_allclose(*embeddings, rtol=1e-3, atol=1e-3)
+
+
+def test_two_processes_train_the_full_preset(folder):
+    found = torchrun(folder, folder / "full", "--preset", "full")
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("step 1: dense model of 481 texts") == 1
+    assert found.stderr.count("step 3: fusion, fitted on 97 dev texts") == 1
+    model = Model.load(folder / "full")
+    assert model.index.has_fusion
+    rows = list(read_rows(folder / "dev.jsonl"))
+    texts, labels = [row.text for row in rows], [row.labels for row in rows]
+    assert model.evaluate(texts, labels).metrics["P@1"] > 90
+    assert not (folder / "full.training").exists()
 
 
 def test_an_error_ends_both(folder):

@@ -167,7 +167,7 @@ def train(
         progress = result.progress
         line = f"stage {progress.stage}, epoch {progress.epochs_done} of {result.num_epochs}: loss {progress.loss:.4f}"
         if progress.metrics:
-            line += f"; dev {shown_metrics(progress.metrics, config.dev_metric)}"
+            line += f"; {'dev' if dev else 'held-out'} {shown_metrics(progress.metrics, config.dev_metric)}"
         click.echo(line, err=True)
         if progress.metrics and result.ends_stage:
             click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}", err=True)
@@ -184,6 +184,7 @@ def train(
         model = pipeline.train_model(
             data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists,
             check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
+            on_line=functools.partial(click.echo, err=True),
         )  # fmt: skip
     except KeyboardInterrupt:
         click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
@@ -206,6 +207,9 @@ Examples:
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
 @click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@click.option(
+    "--fusion/--no-fusion", default=True, help="scores of the fusion, if the model has one, or the dense model's"
+)
 @click.option("--allow", type=_FILE, help="the only labels to predict: a text file with a name a line")
 @click.option("--min-score", type=float, help="labels with a lower score are left out")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
@@ -277,6 +281,9 @@ Examples:
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
 @click.option("--shortlist-size", type=click.IntRange(min=1), help="labels scored; by default the index's")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@click.option(
+    "--fusion/--no-fusion", default=True, help="scores of the fusion, if the model has one, or the dense model's"
+)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 @_explained
 def evaluate(
@@ -415,6 +422,10 @@ def _echo_index(index: Index) -> None:
     click.echo(f"labels      {index.num_labels:,}")
     click.echo(f"clusters    {index.num_clusters:,}, {len(index.adjacency.indices):,} edges to labels")
     click.echo(f"search      beam {index.beam_size}, shortlist {index.shortlist_size}, alpha {index.alpha:g}")
+    if index.has_fusion:
+        parts = {"sparse ranker": index.has_ranker, "neighbours": index.has_neighbours}
+        named = ", ".join(["dense model", *(name for name, there in parts.items() if there)])
+        click.echo(f"fusion      of {named}; {index.num_candidates} candidates")
     click.echo(f"stored as   {index.dtype}, {'with' if index.screen else 'without'} 8-bit codes to screen by")
     click.echo(f"index size  {index.nbytes / 2**20:,.1f} MiB")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +12,7 @@ import torch
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
+from elias_idx.model import Model
 from elias_idx.train import distributed
 from elias_idx.train.approximate_adjacency import approximate_adjacency
 from elias_idx.train.checkpoint import Position, RunState
@@ -34,7 +36,7 @@ def train_dense(
     selection: Selection,
     log: TrainingLog,
     on_epoch: Callable[[EpochResult], None] | None,
-) -> Stages:
+) -> Callable[[], Model]:
     """Trains both stages, going on from the run's newest checkpoint if it has one.
 
     Args:
@@ -47,7 +49,8 @@ def train_dense(
         on_epoch: called after every epoch.
 
     Returns:
-        The stages, all finished.
+        A function that gives the model, whose index is mapped from the run's folder. Its report says which epoch of
+        each stage was kept, and what its metrics on dev data were.
     """
     trainee, state = _start_or_resume(data, config, given, run)
     stages = Stages(trainee, data.label_names, run, selection, log, on_epoch)
@@ -67,8 +70,17 @@ def train_dense(
             pattern = distributed.from_first(lambda: approximate_adjacency(trainee, data.labels))
             start_stage2(trainee, pattern, data.labels)
         state = replace(state, position=Position(stage=2))
-    stages.finish(state)
-    return stages
+    state = stages.finish(state)
+    return lambda: replace(stages.current_model(), report=_report(state, selection))
+
+
+def _report(state: RunState, selection: Selection) -> dict[str, Any]:
+    kept = {}
+    for stage in sorted({epoch.stage for epoch in state.epochs}):
+        kept[stage] = selection.best([epoch for epoch in state.epochs if epoch.stage == stage])
+    # The names as JSON has them, since it comes back from a file.
+    epochs = {str(stage): epoch.epochs_done for stage, epoch in kept.items()}
+    return {"epochs": epochs, "metrics": dict(kept[max(kept)].metrics)}
 
 
 def _start_or_resume(

@@ -16,6 +16,7 @@ from elias_idx.config import Config
 from elias_idx.errors import ConfigError
 from elias_idx.train import distributed
 from elias_idx.train.auto import resolved_for_sizes
+from elias_idx.train.memory_full import full_parts
 from elias_idx.train.memory_parts import (
     PHASES,
     SPANS,
@@ -87,7 +88,7 @@ def memory_account(config: Config, sizes: ModelSizes) -> MemoryAccount:
         sizes: of data and encoder.
     """
     config = resolved_for_sizes(config, sizes.num_texts, sizes.num_labels)
-    kinds = (data_parts, encoder_parts, network_parts, step_parts, clustering_parts, passing_parts)
+    kinds = (data_parts, encoder_parts, network_parts, step_parts, clustering_parts, passing_parts, full_parts)
     parts = [part for parts_of in kinds for part in parts_of(config, sizes)]
     device = "cpu" if config.device == "cpu" else torch.device(config.device).type
     return MemoryAccount(parts, device)

@@ -30,13 +30,18 @@ PHASES = (
     "start of stage 2",
     "stage 2",
     "export",
+    # Of the full preset only.
+    "sparse ranker",
+    "fusion",
 )
 SPANS = {
     "always": PHASES,
+    "dense model": PHASES[:9],
     "clusterings": ("clustering", "clustering again"),
-    "training": PHASES[2:],
+    "training": PHASES[2:9],
     "until stage 2": PHASES[2:7],
-    "from stage 2 on": PHASES[6:],
+    "from stage 2 on": PHASES[6:9],
+    "with parts": PHASES[9:],
     **{phase: (phase,) for phase in PHASES},
 }
 
@@ -90,7 +95,7 @@ def data_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         Part("libraries", "always", _LIBRARIES, present=True),
         Part("texts", "always", texts, present=True),
         Part("given embeddings", "always", embeddings, present=True),
-        Part("given embeddings for batches", "always", embeddings * on_other_device, on_device=True),
+        Part("given embeddings for batches", "dense model", embeddings * on_other_device, on_device=True),
         Part("names of labels", "always", sizes.num_labels * (_STRING + 24), present=True),
         Part("labels of texts", "always", num_pairs * 8 + num_texts * 8, present=True),
         Part("labels of texts for batches", "training", num_pairs * 12 + num_texts * 8, on_device=True),
@@ -112,9 +117,13 @@ def encoder_parts(config: Config, sizes: ModelSizes) -> list[Part]:
     if "bag" in config.encoder:
         table = features * (config.dim * 4 * 2 + 4)
         parts += [
-            Part("features of texts for batches", "always", entries * 12, on_device=True, settings=ngrams),
+            Part("features of texts for batches", "dense model", entries * 12, on_device=True, settings=ngrams),
             Part(
-                "encoder's table, momentum, second moment", "always", table, on_device=True, settings=("dim", *ngrams)
+                "encoder's table, momentum, second moment",
+                "dense model",
+                table,
+                on_device=True,
+                settings=("dim", *ngrams),
             ),
         ]
     if (transformer := sizes.transformer) is not None:
@@ -124,7 +133,7 @@ def encoder_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         activations = 0 if config.frozen else transformer.activation_bytes(tokens, config.max_tokens, config)
         lower = ("batch_size with accumulation_steps higher", "max_tokens", "gradient_checkpointing")
         parts += [
-            Part("transformer, gradients, moments", "always", held, on_device=True, settings=("frozen",)),
+            Part("transformer, gradients, moments", "dense model", held, on_device=True, settings=("frozen",)),
             Part("transformer's activations", "stage 1", activations, on_device=True, settings=lower),
             Part("transformer's activations", "stage 2", activations, on_device=True, settings=lower),
         ]

@@ -1,27 +1,32 @@
-"""The whole training, from texts to a saved model: clusters → stage 1 → adjacency → stage 2 → export."""
+"""The whole training, from texts to a saved model: what is to be trained, in which folder and state of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
-from elias_idx.model import Model, load_single
-from elias_idx.train import auto, distributed, memory
+from elias_idx.model import Model
+from elias_idx.train import auto, distributed, hold_out, memory
 from elias_idx.train.clustering import Clusters
 from elias_idx.train.dense import train_dense
+from elias_idx.train.full import FullTraining
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
 from elias_idx.train.model_sizes import sizes_of
-from elias_idx.train.run_folder import IfExists, RunFolder, alone, describe_run
+from elias_idx.train.run_folder import IfExists, RunFolder, alone, describe_run, finished_model
 from elias_idx.train.selection import Selection
 from elias_idx.train.stages import EpochResult
+from elias_idx.train.steps import Steps
 
 
 def train_model(
@@ -35,21 +40,28 @@ def train_model(
     check_memory: bool = True,
     log_dir: str | PathLike[str] | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
 ) -> Model:
-    """Trains both stages and writes the model to `out`.
+    """Trains a model and writes it to `out`.
+
+    The preset says what it has: fast is the dense model alone, both its stages; full is that, the sparse ranker, the
+    nearest training texts' labels, and a fusion of all they say. What they are worth is found on held-out texts
+    (`hold_out`) by a first training of the rest, or on the dev data; the model is trained on all of `data`. Without
+    sparse features (of given embeddings), or with too few texts to hold some out, full is fast.
 
     The model appears at `out` when it is whole. Until then the run lives in the folder `out` + ".training", with a
     checkpoint after every epoch and every `checkpoint_steps` steps; an interrupted run goes on from there with
     `if_exists="resume"`.
 
-    With dev data the model is evaluated on them after every epoch. Each stage keeps its best epoch by `dev_metric`:
-    stage 2 starts from stage 1's, and stage 2's is the model. Without dev data it is the last epoch.
+    With dev data the dense model is evaluated on them after every epoch. Each stage keeps its best epoch by
+    `dev_metric`: stage 2 starts from stage 1's, and stage 2's is the model. Held-out texts tell the best epochs in the
+    same way, and the model gets as many. With neither it is the last epoch.
 
     Args:
         data: the training set.
         out: the folder to write.
         config: the settings.
-        dev: what epochs are compared on.
+        dev: what epochs are compared on and, of the full preset, what the fusion is fitted on.
         clusters: the initial cluster of each label, by name, instead of clusters made from the texts; there are as
             many as names among those of the training labels. Labels that aren't trained may have one too.
         if_exists: what to do with a model or an unfinished run at `out`: refuse, start over, or go on. A model that
@@ -58,9 +70,10 @@ def train_model(
         log_dir: a folder for TensorBoard's event files: loss, learning rate and seconds of every step, dev metrics.
         on_epoch: called after every epoch, when its checkpoint is written; after a resume once more for the epoch of
             the checkpoint, since the call may have been what was interrupted.
+        on_line: called with lines for people: what is done, how long it took, and how good it is.
 
     Several processes that `torchrun` starts train together on CPUs: each calls this with the same arguments and takes
-    its share of every batch. The first one writes and calls `on_epoch`; all must see the folder of `out`.
+    its share of every batch. The first one writes and calls `on_epoch` and `on_line`; all must see the folder of `out`.
 
     Torch's random state and number of threads are as before when it returns.
 
@@ -71,23 +84,25 @@ def train_model(
         MissingExtraError: a package is missing that the settings ask for.
     """
     out = Path(out).absolute()
-    data, config, given = _completed(data, config, clusters)
-    selection = Selection.check(config, data, dev)
-    with distributed.joined(config.device), TrainingLog(log_dir) as log, ExitStack() as until_the_end:
+    job = _prepared(data, config, dev, clusters)
+    selection = job.selection()
+
+    def train(run: RunFolder) -> Callable[[], Model]:
+        account = distributed.from_first(job.account)
+        if check_memory:
+            distributed.from_first(lambda: memory.check_memory(account))
+        steps = Steps(on_line)
+        steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
+        if job.judge is None:
+            return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
+        folder = None if log_dir is None else Path(log_dir)
+        judged = (job.data, job.rest, job.judge, job.config, job.given)
+        return FullTraining(*judged, run, selection, steps, folder, on_epoch).train()
+
+    with distributed.joined(job.config.device), TrainingLog(log_dir) as log, ExitStack() as until_the_end:
         distributed.from_first(lambda: until_the_end.enter_context(alone(out)))
-        run = distributed.from_first(lambda: RunFolder.check(out, if_exists, describe_run(config, data, dev, given)))
-        if if_exists == "resume" and out.exists() and not run.goes_on:
-            finished = load_single(out)
-            run.check_same(finished.settings, f"the model at {out}")
-            distributed.from_first(run.remove)
-            return finished
-        with _torch_state(config):
-            if check_memory:
-                distributed.from_first(lambda: memory.check_memory(_account(data, config, given)))
-            stages = train_dense(data, config, given, run, selection, log, on_epoch)
-            distributed.from_first(lambda: stages.current_model().save(out, overwrite=if_exists != "error"))
-        distributed.from_first(run.remove)
-        return load_single(out)
+        with _torch_state(job.config):
+            return finished_model(out, if_exists, job.description(), train)
 
 
 def dry_run(
@@ -103,29 +118,84 @@ def dry_run(
 
     Args and errors are `train_model`'s; a run that takes too much memory is no error.
     """
-    data, config, given = _completed(data, config, clusters)
-    Selection.check(config, data, dev)
-    RunFolder.check(Path(out).absolute(), if_exists, describe_run(config, data, dev, given))
-    with _torch_state(config):
-        return _account(data, config, given)
+    job = _prepared(data, config, dev, clusters)
+    job.selection()
+    RunFolder.check(Path(out).absolute(), if_exists, job.description())
+    with _torch_state(job.config):
+        return job.account()
 
 
-def _completed(
-    data: TrainingSet, config: Config | None, clusters: Mapping[str, str] | None
-) -> tuple[TrainingSet, Config, Clusters | None]:
-    """The labels that occur, the settings that follow from their number, and their given clusters."""
+@dataclass(frozen=True)
+class _Job:
+    """What is to be trained.
+
+    Attributes:
+        data: the training set, all of whose labels occur.
+        config: the settings, with those that follow from the data.
+        given: the labels of given clusters.
+        dev: the dev data.
+        rest: of the full preset without dev data, the texts that are not held out.
+        judge: of the full preset, the held-out texts or the dev data; None trains the dense model alone.
+        why_dense: why it is trained alone although the preset is full.
+    """
+
+    data: TrainingSet
+    config: Config
+    given: Clusters | None
+    dev: TrainingSet | None
+    rest: TrainingSet | None = None
+    judge: TrainingSet | None = None
+    why_dense: str = ""
+
+    def selection(self) -> Selection:
+        """How epochs are chosen; checks the settings of that, and the dev data."""
+        return Selection.check(self.config, self.data, self.judge or self.dev)
+
+    def description(self) -> dict[str, Any]:
+        """What makes the run what it is."""
+        return describe_run(self.config, self.data, self.dev, self.given)
+
+    def account(self) -> memory.MemoryAccount:
+        """The memory that training takes."""
+        config = self.config if self.judge is not None else replace(self.config, preset="fast")
+        return memory.memory_account(config, sizes_of(self.data, config, self.given))
+
+    def summary(self) -> str:
+        """What there is to train on, as a line."""
+        line = f"{len(self.data):,} texts, {len(self.data.label_names):,} labels"
+        if self.judge is None:
+            return line + (f"; the dense model alone is trained: {self.why_dense}" if self.why_dense else "")
+        return f"{line}; {len(self.judge):,} {'dev texts' if self.rest is None else 'texts of them held out'}"
+
+
+def _prepared(
+    data: TrainingSet, config: Config | None, dev: TrainingSet | None, clusters: Mapping[str, str] | None
+) -> _Job:
+    """The labels that occur, the settings that follow from their number, their given clusters, and what judges."""
     if not isinstance(data, TrainingSet) or not isinstance(config, Config | None):
         kinds = f"{type(data).__name__} and {type(config).__name__}"
         raise TypeError(f"training takes a TrainingSet and a Config, got {kinds}")
+    if not isinstance(dev, TrainingSet | None):
+        raise TypeError(f"dev must be a TrainingSet, got {type(dev).__name__}")
     data, config, given = data.without_unused_labels(), config or Config(), None
     if clusters is not None:
         given = clusters_of_labels(clusters, data.label_names)
         config = with_given_clusters(config, len(given))
-    return data, auto.resolved(config, data), given
+    job = _Job(data, auto.resolved(config, data), given, dev)
+    return _with_judge(job) if config.preset == "full" else job
 
 
-def _account(data: TrainingSet, config: Config, given: Clusters | None) -> memory.MemoryAccount:
-    return memory.memory_account(config, sizes_of(data, config, given))
+def _with_judge(job: _Job) -> _Job:
+    """The job of the full preset, unless there is nothing to train it on or to judge it by."""
+    if job.config.encoder == "precomputed":
+        return replace(job, why_dense="embeddings have no sparse features to rank by")
+    if job.dev is not None:
+        if np.count_nonzero(np.diff(job.dev.labels.indptr)) >= hold_out.FEWEST:
+            return replace(job, judge=job.dev)
+        return replace(job, why_dense=f"fewer than {hold_out.FEWEST} dev texts have labels, too few to choose by")
+    if (split := hold_out.hold_out(job.data, job.config.seed)) is None:
+        return replace(job, why_dense=f"fewer than {hold_out.FEWEST} texts can be held out, too few to choose by")
+    return replace(job, rest=job.data.subset(split.rest), judge=job.data.subset(split.held_out))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, FormatError
 from elias_idx.files import load_tensors, replacing, save_tensors
-from elias_idx.model import check_replaceable
+from elias_idx.model import Model, check_replaceable, load_single
+from elias_idx.train import distributed
 from elias_idx.train.checkpoint import Checkpoints
 from elias_idx.train.clustering import Clusters
 
@@ -159,6 +160,11 @@ class RunFolder:
         stored = load_tensors(self.path / _CLUSTERS)
         return np.split(stored["labels"], stored["sizes"].cumsum()[:-1])
 
+    def remove_if_bare(self) -> None:
+        """Removes a folder with nothing but its description: of a run that failed at once, there is nothing to keep."""
+        if self.path.exists() and [entry.name for entry in self.path.iterdir()] == [_DESCRIPTION]:
+            self.remove()
+
     def remove(self) -> None:
         """Removes the folder, if it is there, and what a removal that was killed has left."""
         # Under another name first, since half a folder would be known neither as a run's nor as none.
@@ -167,6 +173,34 @@ class RunFolder:
         if self.path.exists():
             self.path.rename(removed)
             shutil.rmtree(removed)
+
+
+def finished_model(
+    out: Path,
+    if_exists: IfExists,
+    description: Mapping[str, Any],
+    train: Callable[[RunFolder], Callable[[], Model]],
+) -> Model:
+    """The model at `out`: one that is finished already, if it is to be resumed, or a new one.
+
+    Args:
+        out: its folder.
+        if_exists: what to do with a model or an unfinished run there.
+        description: what makes the run what it is.
+        train: trains in a run's folder and gives a function that makes the model, in the first process.
+
+    Raises:
+        FileExistsError: see `RunFolder.check`, like the other errors.
+    """
+    run = distributed.from_first(lambda: RunFolder.check(out, if_exists, description))
+    if if_exists == "resume" and out.exists() and not run.goes_on:
+        finished = load_single(out)
+        run.check_same(finished.settings, f"the model at {out}")
+    else:
+        made = train(run)
+        distributed.from_first(lambda: made().save(out, overwrite=if_exists != "error"))
+    distributed.from_first(run.remove)
+    return load_single(out)
 
 
 def describe_run(

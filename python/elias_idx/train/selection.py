@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,12 +28,15 @@ class Selection:
         metric: such as "P@1".
         patience: epochs without a better one that end a stage; None for no such end.
         num_threads: of searches.
+        last_epochs: the last epoch of some stages, which end there while their learning rates follow the settings'
+            number of epochs: so each stage goes as far as another run's best epoch did.
     """
 
     dev: TrainingSet | None
     metric: str
     patience: int | None
     num_threads: int | None
+    last_epochs: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def check(cls, config: Config, train: TrainingSet, dev: TrainingSet | None) -> Selection:

@@ -98,7 +98,7 @@ class Stages:
             self.trainee.network.adjacency.refresh_best_cluster()
         seed = derived_seed(config.seed, stage, epoch)
         losses = train_steps(self.trainee, optimizers, seed, state.position.steps_done)
-        title = f"stage {stage}, epoch {epoch + 1} of {self._num_epochs(stage)}"
+        title = f"stage {stage}, epoch {epoch + 1} of {self._last_epoch(stage)}"
         first, shown = state.position.steps_done, None if distributed.is_first() else True
         with tqdm(total=num_steps, initial=first, desc=title, unit="step", disable=shown) as bar:
             for loss in losses:
@@ -123,7 +123,10 @@ class Stages:
         return (config.recluster_epochs, config.stage1_epochs, config.stage2_epochs)[stage]
 
     def _is_over(self, state: RunState) -> bool:
-        return self.selection.ends_stage(state.stage_epochs, self._num_epochs(state.position.stage))
+        return self.selection.ends_stage(state.stage_epochs, self._last_epoch(state.position.stage))
+
+    def _last_epoch(self, stage: int) -> int:
+        return self.selection.last_epochs.get(stage, self._num_epochs(stage))
 
     def _best(self, state: RunState) -> Position:
         """Where the stage's best epoch until now ended; where the state is, if no epoch is finished."""
@@ -133,7 +136,7 @@ class Stages:
 
     def _report(self, state: RunState) -> None:
         if self.on_epoch is not None and distributed.is_first():
-            num_epochs = self._num_epochs(state.position.stage)
+            num_epochs = self._last_epoch(state.position.stage)
             best, is_over = self._best(state).epochs_done, self._is_over(state)
             self.on_epoch(EpochResult(state.epochs[-1], num_epochs, best, is_over, self.current_model))
 
