@@ -75,9 +75,7 @@ def _data_set(data: Mapping[str, Any]) -> Iterator[str]:
             yield f"\nLeft out: {part['title']} ({part['left_out']})."
     yield from _comparisons(data)
     yield from _seeds(parts)
-    for part in parts:
-        yield from _ablation(part)
-        yield from _recall(part)
+    yield from _ablation(parts)
     yield from _groups(parts)
     if data["num_near_duplicates"]:
         yield (
@@ -125,19 +123,41 @@ def _seeds(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield row(title, *(f"{value:.2f}" for value in values))
 
 
-def _ablation(part: Mapping[str, Any]) -> Iterator[str]:
-    if part["name"] == "full-0" and part["steps"]:
-        yield f"\n### What each part adds\n\nOf one trained model, preset full. {part['facts'].get('steps', '')}\n"
-        yield from _metrics_table((step["title"], step["metrics"]) for step in part["steps"])
+def _ablation(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    by_name = {part["name"]: part for part in parts}
+    part = by_name.get("full-0")
+    if not part or not part["steps"]:
+        return
+    yield "\n### What each part adds\n\nOf one trained model, then of three that differ in their seed.\n"
+    lines = [(step["title"], step["metrics"]) for step in part["steps"]]
+    lines.append(("+ fusion: the model", part["metrics"]))
+    if "ensemble" in by_name:
+        lines.append(("ensemble of 3", by_name["ensemble"]["metrics"]))
+    yield from _metrics_table(lines)
+    yield from _held_out(part["facts"]["training"])
+    yield "\nThe share of a text's labels that the search's stages hold, averaged over texts:\n"
+    yield row("", "labels a text", "recall")
+    yield row("---", "---:", "---:")
+    for entry in part["facts"]["recall"]:
+        yield row(entry["candidates"], f"{entry['count']:,.0f}", f"{entry['recall']:.2f}")
 
 
-def _recall(part: Mapping[str, Any]) -> Iterator[str]:
-    if part["name"] == "full-0" and "recall" in part["facts"]:
-        yield "\nThe share of a text's labels that candidates hold, averaged over texts:\n"
-        yield row("candidates", "how many", "recall")
-        yield row("---", "---:", "---:")
-        for entry in part["facts"]["recall"]:
-            yield row(entry["candidates"], f"{entry['count']:.0f}", f"{entry['recall']:.2f}")
+def _held_out(training: Mapping[str, Any]) -> Iterator[str]:
+    """What training says of the fusions that it tried."""
+    steps = training.get("fusion", ())
+    if not steps:
+        return
+    yield (
+        f"\nIn training, on {training['num_held_out']:,} held-out texts: fusions of these parts, each fitted there and "
+        "judged by cross-validation. The gain, in the mean of the metrics, is over the best before it; the model uses "
+        "what gains.\n"
+    )
+    yield row("", *METRICS, "gain", "used")
+    yield row("---", *["---:"] * (len(METRICS) + 1), "---")
+    for number, step in enumerate(steps):
+        gain = f"{step['gain']:+.2f} ± {step['standard_error']:.2f}" if number else ""
+        figures = (f"{step['metrics'][name]:.2f}" if name in step["metrics"] else "" for name in METRICS)
+        yield row(("+ " if number else "") + step["name"], *figures, gain, "yes" if step["used"] else "no")
 
 
 def _groups(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -55,7 +55,7 @@ def full_in_steps(seed: int, work: Work) -> Outcome:
     steps = {
         "stage 1, fixed clusters": _predict(Model.load(work.folder / "stage1"), work),
         "stage 2, learned adjacency": _predict(model, work, fusion=False),
-        **_fixed_mixtures(evidence, _training_ids(model.index, work)),
+        **_fixed_mixtures(evidence, model.index, _training_ids(model.index, work)),
     }
     recall = [*_recall_of_search(model.index, embeddings, work), _recall_of_candidates(evidence, model.index, work)]
     return Outcome(predicted, steps, {"recall": recall, "training": dict(model.report)})
@@ -100,15 +100,19 @@ def _predict(model: Any, work: Work, **options: Any) -> IntArray:
     return predicted
 
 
-def _fixed_mixtures(evidence: Evidence, ids: IntArray) -> dict[str, IntArray]:
-    """Rankings by what the learned fusion is fitted to, but with equal weights: geometric means of probabilities."""
+def _fixed_mixtures(evidence: Evidence, index: Index, ids: IntArray) -> dict[str, IntArray]:
+    """Rankings by parts of the model with equal weights, as geometric means of probabilities; nothing is learned."""
     known = dict(zip(EVIDENCE, evidence.values.T, strict=True))
-    both = known["log_dense"] + known["log_hinge"]
-    by_dense_search = known["log_path"] > known["log_path"].min()
-    return {
-        "+ ranker, mean of both": _best(evidence, np.where(by_dense_search, both, -np.inf), ids),
-        "+ neighbours, mean of all": _best(evidence, both + known["log_votes"], ids),
-    }
+    scores = np.where(known["found"] > 0, known["log_dense"], -np.inf)
+    mixtures = {}
+    if index.has_ranker:
+        scores = scores + known["log_hinge"]
+        mixtures["+ ranker, equal weights"] = _best(evidence, scores, ids)
+    if index.has_neighbours:
+        # Those that the dense search didn't find have a low log_dense.
+        scores = np.where(known["found"] > 0, scores, known["log_dense"] + known["log_hinge"]) + known["log_votes"]
+        mixtures["+ neighbours, equal weights"] = _best(evidence, scores, ids)
+    return mixtures
 
 
 def _best(evidence: Evidence, scores: npt.NDArray[np.floating[Any]], ids: IntArray) -> IntArray:
