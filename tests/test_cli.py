@@ -70,6 +70,27 @@ def test_training_reports_every_epoch_with_the_dev_set(folder, tmp_path):
     assert kept == ["kept: stage 1", "kept: stage 2"]
 
 
+def test_the_full_preset_holds_texts_out_by_group(folder, tmp_path):
+    texts, labels = topic_texts()
+    rows = (
+        {"text": text, "labels": row, "of": at // 3} for at, (text, row) in enumerate(zip(texts, labels, strict=True))
+    )
+    write_rows(tmp_path / "train.jsonl", rows)
+    arguments = ["train", tmp_path / "train.jsonl", "--config", folder / "tiny.toml", "--preset", "full"]
+    result = run(*arguments, "--group-field", "of", "--out", tmp_path / "model")
+    lines = result.stderr.splitlines()
+    assert "texts of them held out" in lines[0]
+    assert sum("held-out P@1" in line for line in lines) == 5
+    assert "fusion      of dense model" in run("info", tmp_path / "model").output
+    both = [run("evaluate", tmp_path / "model", folder / "test.jsonl", *more).output for more in ([], ["--no-fusion"])]
+    assert both[0] != both[1]
+    loaded = Model.load(tmp_path / "model")
+    assert loaded.index.has_fusion
+    run(*arguments, "--group-field", "of", "--dev", folder / "test.jsonl", "--out", tmp_path / "other", expect=2)
+    found = run(*arguments, "--group-field", "from", "--out", tmp_path / "other", expect=1)
+    assert "no 'from' to group by" in found.output
+
+
 def test_a_dry_run_prints_the_memory_by_part(folder, tmp_path):
     arguments = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"]
     output = run(*arguments, "--dry-run").stdout

@@ -13,6 +13,7 @@ from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.train import TrainingSet, dense, dry_run, full, parts, train_model
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
+from helpers_transformer import save_tiny_transformer
 
 FULL = replace(TINY, preset="full", num_candidates=20)
 
@@ -184,7 +185,7 @@ def test_embeddings_and_few_texts_train_the_dense_model_alone(data, tmp_path):
     dev = TrainingSet(*topic_texts(num_topics=8, per_topic=2))
     train_model(data, tmp_path / "small_dev", FULL, dev=dev, on_line=lines.append)
     reasons = [re.search("the dense model alone is trained: ([^;]*)", line) for line in lines]
-    assert [reason.group(1) for reason in reasons] == [
+    assert [reason.group(1) for reason in reasons if reason] == [
         "embeddings have no sparse features to rank by",
         "fewer than 50 texts can be held out, too few to choose by",
         "fewer than 50 dev texts have labels, too few to choose by",
@@ -235,6 +236,28 @@ def test_a_model_whose_features_are_others_is_damaged(trained, data, tmp_path):
 def saved(model, path):
     model.save(path)
     return path
+
+
+@pytest.mark.parametrize("encoder", ["transformer", "bag+transformer"])
+def test_beside_a_transformer_the_fusion_has_n_grams(data, tmp_path, encoder):
+    words = sorted({word for text in data.inputs for word in text.split()})
+    (tmp_path / "bert").mkdir()
+    transformer = save_tiny_transformer(tmp_path / "bert", words)
+    config = replace(FULL, encoder=encoder, transformer=transformer, frozen=True, max_tokens=12, stage1_epochs=1)
+    out = tmp_path / "model"
+    train_model(data, out, config)
+    model = Model.load(out)
+    # A bag's own ones serve both.
+    assert (out / "features").exists() == (encoder == "transformer")
+    assert model.index.num_features == model.features.num_features
+    texts, labels = topic_texts(seed=1)
+    assert model.evaluate(texts, labels).metrics["P@1"] > 80
+    model.save(out, overwrite=True)
+    Model.load(out).verify()
+    if encoder == "transformer":
+        (out / "features" / "features.safetensors").write_bytes(b"damaged")
+        with pytest.raises(FormatError):
+            model.verify()
 
 
 def test_the_index_opens_without_the_rest(trained):

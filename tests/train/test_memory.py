@@ -49,9 +49,9 @@ def test_the_peak_is_that_of_the_largest_phase():
 
 
 def test_a_device_of_its_own_is_counted_apart():
-    account = memory_account(Config(device="cuda"), SIZES)
+    account = memory_account(Config(preset="fast", device="cuda"), SIZES)
     assert account.peak(on_device=True) >= 2 * 5_000 * 512 * 4 + 2 * 40_000 * 512 * 4
-    assert account.peak() < memory_account(Config(), SIZES).peak()
+    assert account.peak() < memory_account(Config(preset="fast"), SIZES).peak()
     assert any("at most on cuda" in line for line in account.lines())
 
 

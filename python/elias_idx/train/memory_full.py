@@ -55,5 +55,5 @@ def _rest(sizes: ModelSizes) -> int:
 
 def _evidence(config: Config, sizes: ModelSizes) -> int:
     """Of a dense search's candidates and as many of neighbours, with copies of which some are left out of a fit."""
-    num_queries = min(sizes.num_texts, hold_out.MOST)
+    num_queries = min(max(hold_out.WANTED, int(sizes.num_texts * hold_out.SHARE)), hold_out.MOST)
     return num_queries * 2 * config.num_candidates * (len(EVIDENCE) * 4 * 4 + 32)

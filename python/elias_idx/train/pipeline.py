@@ -93,6 +93,8 @@ def train_model(
             distributed.from_first(lambda: memory.check_memory(account))
         steps = Steps(on_line)
         steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
+        for line in auto.describe(job.config):
+            steps.say(line)
         if job.judge is None:
             return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
         folder = None if log_dir is None else Path(log_dir)
