@@ -9,7 +9,8 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.train import train_model
-from elias_idx.train.auto import TextStatistics, describe, resolved, resolved_for_sizes
+from elias_idx.train.auto import TextStatistics, describe, expected_seconds, resolved, resolved_for_sizes
+from elias_idx.train.model_sizes import ModelSizes
 from helpers_training import topic_features, topic_texts
 
 FOLLOWING = [item.name for item in fields(Config) if item.metadata.get("follows")]
@@ -114,3 +115,11 @@ def test_tiny_data_train(tmp_path):
     model = train_model(TrainingSet(texts, labels), tmp_path / "model", Config(num_threads=1, preset="fast"))
     assert model.index.num_labels == 10
     assert model.evaluate(texts, labels).metrics["P@1"] > 80
+
+
+def test_the_expected_time_is_that_of_the_measured_steps():
+    # Milliseconds of a batch of 256 texts in benchmarks/train_step.py, on two threads.
+    for dim, milliseconds in ((256, 36), (512, 52)):
+        config = Config(dim=dim, stage1_epochs=1, stage2_epochs=0, train_shortlist_size=500)
+        sizes = ModelSizes(256, 46_881, 1_024, num_features=300_000, num_entries=25_600)
+        assert expected_seconds(config, sizes) * 1_000 == pytest.approx(milliseconds, rel=0.2)

@@ -15,6 +15,7 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet, is_sparse
 from elias_idx.features.words import first_line, words_of
 from elias_idx.train.clustering import default_num_clusters
+from elias_idx.train.model_sizes import ModelSizes
 
 # Where no more labels than these are trained, each of them is scored in every search.
 FEW_LABELS = 5_000
@@ -136,6 +137,18 @@ def _of_texts(texts: TextStatistics) -> dict[str, Any]:
         "min_phrase_texts": 1 if little else max(2, texts.num_words // _WORDS_A_PHRASE_TEXT),
         "min_char_texts": max(2, texts.num_words // _WORDS_A_TEXT),
     }
+
+
+def expected_seconds(config: Config, sizes: ModelSizes) -> float:
+    """About how long both stages take on two cores, without clusters and features, unless there is a transformer.
+
+    Fitted to steps of benchmarks/train_step.py at D = 256 and 512: a text goes over its shortlist, and over the rows of
+    its shortlist and its features, D numbers each.
+    """
+    dim, shortlist = sizes.input_dim or config.dim, min(config.train_shortlist_size, sizes.num_labels)
+    rows = shortlist + 2 * sizes.num_entries / sizes.num_texts
+    per_text = 1.0e-7 * shortlist + 4.6e-10 * dim * rows
+    return sizes.num_texts * (config.stage1_epochs + config.stage2_epochs) * per_text
 
 
 def describe(config: Config) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from elias_idx.train.dense import train_dense
 from elias_idx.train.full import FullTraining
 from elias_idx.train.given_clusters import clusters_of_labels, with_given_clusters
 from elias_idx.train.logs import TrainingLog
-from elias_idx.train.model_sizes import sizes_of
+from elias_idx.train.model_sizes import ModelSizes, sizes_of
 from elias_idx.train.run_folder import IfExists, RunFolder, alone, describe_run, finished_model
 from elias_idx.train.selection import Selection
 from elias_idx.train.stages import EpochResult
@@ -95,6 +96,11 @@ def train_model(
         steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
         for line in auto.describe(job.config):
             steps.say(line)
+        if "transformer" not in job.config.encoder:
+            minutes = auto.expected_seconds(job.config, job.sizes) / 60
+            steps.say(
+                f"one training of the dense model takes about {max(1, round(minutes)):,} min on two cores of 2023"
+            )
         if job.judge is None:
             return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
         folder = None if log_dir is None else Path(log_dir)
@@ -160,7 +166,12 @@ class _Job:
     def account(self) -> memory.MemoryAccount:
         """The memory that training takes."""
         config = self.config if self.judge is not None else replace(self.config, preset="fast")
-        return memory.memory_account(config, sizes_of(self.data, config, self.given))
+        return memory.memory_account(config, self.sizes)
+
+    @cached_property
+    def sizes(self) -> ModelSizes:
+        """Of data and encoder."""
+        return sizes_of(self.data, self.config, self.given)
 
     def summary(self) -> str:
         """What there is to train on, as a line."""
