@@ -6,8 +6,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Files, Model, Numbers, options, reseal};
-use elias_idx::{Dtype, Error, FormatError, Index, Loading};
+use common::{Files, Model, Numbers, SPARSE, options, reseal};
+use elias_idx::{Dtype, Error, FormatError, Index, Loading, SearchOptions};
 
 fn files() -> Files {
     Model::complete().to_files()
@@ -29,6 +29,12 @@ fn exercise(index: &Index) {
     let queries = vec![0.5; 2 * index.dim()];
     index.search(&queries, 9, &options(9, 9), &mut || false).unwrap();
     index.shortlist(&queries, &options(1, 9), &mut || false).unwrap();
+    if index.num_features() == Some(SPARSE.num_columns) {
+        let options = SearchOptions { sparse: Some(SPARSE), ..options(9, 9) };
+        let evidence = index.evidence(&queries, &options, &mut || false).unwrap();
+        assert!(evidence.values.iter().all(|value| value.is_finite()));
+        let _ = index.search(&queries, 9, &options, &mut || false);
+    }
     for label in 0..index.num_labels() {
         let _ = index.label_names().map(|names| names.get(label));
     }
@@ -137,6 +143,14 @@ fn missing_tensors_are_named() {
         "label_name_bytes",
         "label_code_meta",
         "cluster_panel_meta",
+        "label_counts",
+        "ranker_weights",
+        "ranker_bias",
+        "label_text_features",
+        "neighbour_values",
+        "neighbour_labels",
+        "fusion_tree_columns",
+        "fusion_tree_values",
     ] {
         let mut damaged = files();
         reseal(&mut damaged, |manifest| {
@@ -275,7 +289,8 @@ fn a_huge_claimed_size_is_compared_to_the_file_first() {
 fn values_that_a_search_relies_on_are_checked() {
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u64s = |values: &[u64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let cases: [(&str, Vec<u8>, &str); 12] = [
+    let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let cases: [(&str, Vec<u8>, &str); 28] = [
         ("cluster_bias", f32s(&[f32::NAN]), "finite"),
         ("label_bias", f32s(&[f32::INFINITY]), "finite"),
         ("adjacency_offsets", u64s(&[1]), "must ascend from 0"),
@@ -288,6 +303,22 @@ fn values_that_a_search_relies_on_are_checked() {
         ("label_code_meta", f32s(&[1.0, f32::NAN]), "isn't finite"),
         ("cluster_panel_meta", f32s(&[1.0, 0.0, f32::NAN]), "no row has"),
         ("cluster_panel_meta", f32s(&[1.0, 0.0, 0.0, -1.0]), "no row has"),
+        ("ranker_offsets", u64s(&[1]), "must ascend from 0"),
+        ("ranker_offsets", u64s(&[0, u64::MAX]), "must ascend from 0"),
+        ("ranker_features", u32s(&[2]), "row 0 doesn't ascend"),
+        ("ranker_features", u32s(&[0, 4]), "to a column below 4"),
+        ("ranker_weights", f32s(&[f32::NAN]), "isn't finite"),
+        ("ranker_bias", f32s(&[f32::INFINITY]), "finite"),
+        ("label_text_features", u32s(&[4]), "to a column below 4"),
+        ("neighbour_offsets", u64s(&[0, 4]), "must ascend from 0"),
+        ("neighbour_texts", u32s(&[2]), "to a column below 2"),
+        ("neighbour_label_offsets", u64s(&[0, 9]), "must ascend from 0"),
+        ("neighbour_labels", u32s(&[1, 6]), "to a column below 6"),
+        ("fusion_linear", f32s(&[f32::NAN]), "finite"),
+        ("fusion_tree_columns", u32s(&[13]), "node 0 looks at column 13 of 13"),
+        ("fusion_tree_columns", u32s(&[u32::MAX - 1]), "node 0 looks at column -2"),
+        ("fusion_tree_children", u32s(&[0]), "must follow it"),
+        ("fusion_tree_children", u32s(&[1, 3]), "must follow it in its tree"),
     ];
     for (tensor, start, expected) in cases {
         let mut damaged = files();
@@ -296,7 +327,8 @@ fn values_that_a_search_relies_on_are_checked() {
         file[data..data + start.len()].copy_from_slice(&start);
         reseal(&mut damaged, |_| ());
         let message = message(&damaged);
-        assert!(message.starts_with(tensor) && message.contains(expected), "{tensor}: {message}");
+        let stem = if tensor.starts_with("fusion_tree") { "fusion_tree" } else { tensor };
+        assert!(message.starts_with(stem) && message.contains(expected), "{tensor}: {message}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The labels that fusion scores for a query.
 
 use super::neighbours::Vote;
+use super::places::Places;
 use crate::search::top_k::{TopK, unkey};
 
 /// Labels, those of the dense search first, and what is known of them from finding them.
@@ -69,51 +70,6 @@ impl Candidates {
             self.votes.push(vote.votes);
             self.nearest.push(vote.nearest);
         }
-    }
-}
-
-/// A hash table of labels' places in a list: open addressing with linear probing.
-#[derive(Default)]
-struct Places {
-    /// A power of two of them; [`EMPTY`] or a place.
-    slots: Vec<u32>,
-}
-
-const EMPTY: u32 = u32::MAX;
-/// There are at least this many slots for a label: most of those that are looked up aren't there.
-const SLOTS_A_LABEL: usize = 4;
-
-impl Places {
-    fn set(&mut self, labels: &[u32]) {
-        self.slots.clear();
-        self.slots.resize((SLOTS_A_LABEL * labels.len()).next_power_of_two().max(2), EMPTY);
-        for (place, &label) in (0..).zip(labels) {
-            let mut at = self.home(label);
-            while self.slots[at] != EMPTY {
-                at = (at + 1) & (self.slots.len() - 1);
-            }
-            self.slots[at] = place;
-        }
-    }
-
-    /// The place of a label in the list that the table was made for.
-    #[inline]
-    fn find(&self, labels: &[u32], label: u32) -> Option<usize> {
-        let mut at = self.home(label);
-        while self.slots[at] != EMPTY {
-            let place = self.slots[at] as usize;
-            if labels[place] == label {
-                return Some(place);
-            }
-            at = (at + 1) & (self.slots.len() - 1);
-        }
-        None
-    }
-
-    #[inline]
-    fn home(&self, label: u32) -> usize {
-        let bits = self.slots.len().trailing_zeros();
-        (label.wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Fusion;
 use super::candidates::Candidates;
 use super::query_features::QueryFeatures;
-use super::sparse_matrix::SparseMatrix;
+use crate::kernels::{Lanes, TREE_LANES};
 use crate::search::plan::Plan;
 
 /// Numbers that are known of a pair of a query and a label.
@@ -68,11 +68,11 @@ const MIN_LOG_HINGE: f32 = -27.0;
 const LEAST_VOTES: f32 = 1e-3;
 const MAX_LOG_VOTES: f32 = 30.0;
 
-/// The evidence of a query's candidates, column after column.
+/// The evidence of a query's candidates: column after column, each in whole blocks, the last one filled up with zeros.
 #[derive(Default)]
 pub(crate) struct EvidenceTable {
     len: usize,
-    values: Vec<f32>,
+    blocks: Vec<Lanes>,
 }
 
 /// What a query's neighbours have in common.
@@ -85,17 +85,27 @@ pub(crate) struct Neighbourhood {
 }
 
 impl EvidenceTable {
-    /// Candidates.
-    pub(crate) fn len(&self) -> usize {
-        self.len
+    pub(crate) fn blocks(&self) -> &[Lanes] {
+        &self.blocks
     }
 
-    pub(crate) fn column(&self, column: usize) -> &[f32] {
-        &self.values[column * self.len..][..self.len]
+    /// Blocks of a column.
+    pub(crate) fn num_blocks(&self) -> usize {
+        self.len.div_ceil(TREE_LANES)
     }
 
     pub(crate) fn value(&self, column: usize, row: usize) -> f32 {
-        self.values[column * self.len + row]
+        self.column(column)[row]
+    }
+
+    fn column(&self, column: usize) -> &[f32] {
+        let blocks = self.num_blocks();
+        &self.blocks[column * blocks..][..blocks].as_flattened()[..self.len]
+    }
+
+    fn column_mut(&mut self, column: Column) -> &mut [f32] {
+        let blocks = self.num_blocks();
+        &mut self.blocks[column as usize * blocks..][..blocks].as_flattened_mut()[..self.len]
     }
 
     /// Takes the evidence of a query's candidates. `label_query` is what label classifiers are multiplied with.
@@ -110,12 +120,12 @@ impl EvidenceTable {
     ) {
         let labels = &candidates.labels[..];
         self.len = labels.len();
-        self.values.clear();
-        self.values.resize(NUM_COLUMNS * self.len, 0.0);
+        self.blocks.clear();
+        self.blocks.resize(NUM_COLUMNS * self.num_blocks(), [0.0; TREE_LANES]);
         self.fill_dense(plan, label_query, candidates);
         if let Some(ranker) = &fusion.ranker {
             let margins = self.column_mut(Column::Margin);
-            dot_all(features, &ranker.rows, labels, margins);
+            features.dots(&ranker.rows, labels, margins);
             let bias = ranker.bias.as_slice();
             for (margin, &label) in margins.iter_mut().zip(labels) {
                 *margin = clip(*margin + bias[label as usize], -MAX_LOGIT, MAX_LOGIT);
@@ -134,7 +144,7 @@ impl EvidenceTable {
         }
         if let Some(texts) = &fusion.label_texts {
             let overlaps = self.column_mut(Column::NameOverlap);
-            dot_all(features, texts, labels, overlaps);
+            features.dots(texts, labels, overlaps);
             overlaps.iter_mut().for_each(|overlap| *overlap = clip(*overlap, -1.0, 1.0));
         }
     }
@@ -177,10 +187,6 @@ impl EvidenceTable {
         self.column_mut(Column::BestNeighbour).fill(best);
     }
 
-    fn column_mut(&mut self, column: Column) -> &mut [f32] {
-        &mut self.values[column as usize * self.len..][..self.len]
-    }
-
     /// Fills a column from another one.
     fn map(&mut self, from: Column, to: Column, function: impl Fn(f32) -> f32) {
         for row in 0..self.len {
@@ -192,13 +198,6 @@ impl EvidenceTable {
     fn subtract_largest(&mut self, from: Column, to: Column) {
         let largest = self.column(from as usize).iter().copied().fold(f32::MIN, f32::max);
         self.map(from, to, |value| value - largest);
-    }
-}
-
-/// The products of a query's features with the rows of some labels.
-fn dot_all(features: &QueryFeatures, rows: &SparseMatrix, labels: &[u32], out: &mut [f32]) {
-    for (product, &label) in out.iter_mut().zip(labels) {
-        *product = features.dot(rows.row(label as usize));
     }
 }
 

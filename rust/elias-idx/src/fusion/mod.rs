@@ -11,6 +11,7 @@ mod build;
 mod candidates;
 mod evidence;
 pub(crate) mod neighbours;
+mod places;
 mod query_features;
 pub(crate) mod scorer;
 mod sparse_matrix;
@@ -22,6 +23,7 @@ use crate::format::manifest::{Dims, FusionSizes};
 use crate::format::read::Files;
 use crate::format::schema;
 use crate::index::Index;
+use crate::kernels::{Kernels, Lanes, TREE_LANES};
 use crate::matrix::{Tensor, check_finite};
 use evidence::EvidenceTable;
 use neighbours::{Postings, TextLabels};
@@ -94,20 +96,6 @@ impl Fusion {
         }))
     }
 
-    /// Replaces `scores` by those of the candidates before σ.
-    fn score(&self, table: &EvidenceTable, scores: &mut Vec<f32>) {
-        scores.clear();
-        let Some(model) = &self.model else { return };
-        let (bias, weights) = model.linear.as_slice().split_last().expect("there is a bias");
-        scores.resize(table.len(), *bias);
-        for (column, weight) in weights.iter().enumerate() {
-            for (score, value) in scores.iter_mut().zip(table.column(column)) {
-                *score += weight * value;
-            }
-        }
-        model.trees.add(table, scores);
-    }
-
     pub(crate) fn has_model(&self) -> bool {
         self.model.is_some()
     }
@@ -151,6 +139,33 @@ impl FusionModel {
         }
         let linear = floats(files, schema::FUSION_LINEAR, NUM_COLUMNS + 1)?;
         Ok(Some(Self { linear, trees: Trees::open(files)? }))
+    }
+
+    /// Replaces `scores` by those of the rows of a table, before σ. `reach` is memory.
+    fn score(
+        &self,
+        kernels: Kernels,
+        table: &EvidenceTable,
+        reach: &mut Vec<Lanes>,
+        scores: &mut Vec<Lanes>,
+    ) {
+        let (bias, weights) = self.linear.as_slice().split_last().expect("there is a bias");
+        let num_blocks = table.num_blocks();
+        scores.clear();
+        scores.resize(num_blocks, [*bias; TREE_LANES]);
+        if num_blocks == 0 {
+            return;
+        }
+        for (weight, column) in weights.iter().zip(table.blocks().chunks(num_blocks)) {
+            let scores = scores.as_flattened_mut().iter_mut();
+            for (score, value) in scores.zip(column.as_flattened()) {
+                *score += weight * value;
+            }
+        }
+        for nodes in self.trees.iter() {
+            reach.resize(nodes.len(), [0.0; TREE_LANES]);
+            kernels.add_tree(nodes, table.blocks(), reach, scores);
+        }
     }
 }
 

@@ -1,35 +1,78 @@
 //! The sparse features of one query, to be multiplied with many sparse rows.
 
-/// A query's features by number; all zeros between two queries.
-#[derive(Default)]
+use super::places::Places;
+use super::sparse_matrix::SparseMatrix;
+use crate::sparse::SparseRows;
+
+/// A query's features. Few features of a row are among them: a small table of bits, which stays in the nearest cache,
+/// rules nearly all others out.
 pub(crate) struct QueryFeatures {
+    /// A bit for all features of the same remainder.
+    filter: [u64; FILTER_WORDS],
+    columns: Vec<u32>,
     values: Vec<f32>,
-    set: Vec<usize>,
+    places: Places,
+}
+
+/// Of 64 bits each.
+const FILTER_WORDS: usize = 256;
+/// Features of a row that are compared to the filter in one go: their places fit a byte.
+const CHUNK: usize = 256;
+
+impl Default for QueryFeatures {
+    fn default() -> Self {
+        let (columns, values, places) = Default::default();
+        Self { filter: [0; FILTER_WORDS], columns, values, places }
+    }
 }
 
 impl QueryFeatures {
-    /// Takes the features of the next query, each below `num_features` and once.
-    pub(crate) fn set(
-        &mut self,
-        num_features: usize,
-        features: impl Iterator<Item = (usize, f32)>,
-    ) {
-        self.values.resize(num_features, 0.0);
-        for column in self.set.drain(..) {
-            self.values[column] = 0.0;
+    /// Takes the features of the next query, a checked row.
+    pub(crate) fn set(&mut self, rows: &SparseRows<'_>, query: usize) {
+        for &column in &self.columns {
+            self.filter[word(column)] = 0;
         }
-        for (column, value) in features {
-            self.values[column] = value;
-            self.set.push(column);
+        self.columns.clear();
+        self.values.clear();
+        for (column, value) in rows.row(query) {
+            let column = column as u32;
+            self.filter[word(column)] |= 1 << (column % 64);
+            self.columns.push(column);
+            self.values.push(value);
+        }
+        self.places.set(&self.columns);
+    }
+
+    /// The products with the rows of these numbers.
+    pub(crate) fn dots(&self, matrix: &SparseMatrix, rows: &[u32], out: &mut [f32]) {
+        for (at, (&row, product)) in rows.iter().zip(out).enumerate() {
+            if let Some(&next) = rows.get(at + 1) {
+                matrix.prefetch(next as usize);
+            }
+            let (columns, values) = matrix.row(row as usize);
+            let chunks = columns.chunks(CHUNK).zip(values.chunks(CHUNK));
+            *product = chunks.fold(0.0, |sum, (columns, values)| self.add(sum, columns, values));
         }
     }
 
-    /// The product with a sparse row.
-    pub(crate) fn dot(&self, (columns, values): (&[u32], &[f32])) -> f32 {
-        columns
-            .iter()
-            .zip(values)
-            .map(|(&column, value)| self.values[column as usize] * value)
-            .sum()
+    /// Adds the products with a part of a row, at most [`CHUNK`] long.
+    fn add(&self, mut sum: f32, columns: &[u32], values: &[f32]) -> f32 {
+        let mut hits = [0_u8; CHUNK];
+        let mut count = 0;
+        for (at, &column) in (0..=u8::MAX).zip(columns) {
+            // Without a branch: which features pass can't be predicted.
+            hits[count % CHUNK] = at;
+            count += (self.filter[word(column)] >> (column % 64)) as usize & 1;
+        }
+        for &hit in &hits[..count] {
+            if let Some(place) = self.places.find(&self.columns, columns[usize::from(hit)]) {
+                sum += self.values[place] * values[usize::from(hit)];
+            }
+        }
+        sum
     }
+}
+
+fn word(column: u32) -> usize {
+    (column / 64) as usize % FILTER_WORDS
 }

@@ -8,6 +8,7 @@ use super::query_features::QueryFeatures;
 use crate::error::ArgumentError;
 use crate::filter::Allowed;
 use crate::index::{Index, check_positive};
+use crate::kernels::{Lanes, TREE_LANES};
 use crate::search::SearchOptions;
 use crate::search::batch::Goal;
 use crate::search::plan::Plan;
@@ -99,8 +100,9 @@ pub(crate) struct Scorer {
     neighbours: NeighbourSearch,
     candidates: Candidates,
     table: EvidenceTable,
-    scores: Vec<f32>,
-    ones: Vec<f32>,
+    scores: Vec<Lanes>,
+    ones: Vec<Lanes>,
+    reach: Vec<Lanes>,
 }
 
 impl Scorer {
@@ -113,7 +115,7 @@ impl Scorer {
         dense: &[u64],
     ) {
         let FusedSearch { fusion, sparse, num_candidates } = fused;
-        self.features.set(fusion.sizes.num_features, sparse.row(query.number));
+        self.features.set(sparse, query.number);
         self.candidates.reset(dense.iter().map(|&key| unkey(key).0), query.shortlist);
         let mut neighbourhood = Neighbourhood::default();
         if let Some(neighbours) = &fusion.neighbours {
@@ -138,11 +140,13 @@ impl Scorer {
 
     /// Collects the best `k` of the candidates.
     pub(crate) fn score(&mut self, plan: &Plan<'_>, fusion: &Fusion, top: &mut TopK, k: usize) {
-        fusion.score(&self.table, &mut self.scores);
-        self.ones.resize(self.scores.len(), 1.0);
-        plan.kernels.final_scores(&mut self.scores, &self.ones);
         top.reset(k);
-        for (&score, &label) in self.scores.iter().zip(&self.candidates.labels) {
+        let Some(model) = &fusion.model else { return };
+        model.score(plan.kernels, &self.table, &mut self.reach, &mut self.scores);
+        self.ones.resize(self.scores.len(), [1.0; TREE_LANES]);
+        let scores = self.scores.as_flattened_mut();
+        plan.kernels.final_scores(scores, self.ones.as_flattened());
+        for (&score, &label) in scores.iter().zip(&self.candidates.labels) {
             top.push(score, label);
         }
     }

@@ -6,8 +6,12 @@ use crate::error::Result;
 use crate::format::read::Files;
 use crate::format::schema::SparseNames;
 use crate::format::write::Store;
+use crate::kernels::prefetch;
 use crate::matrix::Tensor;
 use crate::sparse::{SparseRows, all_finite};
+
+/// Bytes of a row that are asked for ahead of their use; what follows them the processor foresees.
+const MAX_PREFETCHED: usize = 1024;
 
 /// Which columns each row has.
 pub(crate) struct Pattern {
@@ -119,6 +123,12 @@ impl SparseMatrix {
     pub(crate) fn row(&self, row: usize) -> (&[u32], &[f32]) {
         let range = self.pattern.range(row);
         (&self.pattern.columns()[range.clone()], &self.values()[range])
+    }
+
+    /// Asks for the columns of a row.
+    pub(crate) fn prefetch(&self, row: usize) {
+        let columns = &self.pattern.columns()[self.pattern.range(row)];
+        prefetch(columns.as_ptr().cast(), size_of_val(columns).min(MAX_PREFETCHED));
     }
 
     /// Writes checked rows.

@@ -1,11 +1,15 @@
 //! Decision trees over evidence.
 
+use std::fmt::Display;
+use std::ops::Range;
+
 use crate::error::{ArgumentError, Result};
 use crate::format::read::Files;
 use crate::format::schema;
 use crate::format::write::Store;
 
-use super::evidence::{EVIDENCE, EvidenceTable};
+use super::evidence::EVIDENCE;
+use crate::kernels::TreeNode;
 
 /// Trees that are added to the linear part, all nodes in arrays of n elements, tree after tree, the root first.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +20,8 @@ pub struct FusionTrees<'a> {
     pub columns: &'a [i32],
     /// Values up to this go left, larger ones right; of leaves it is ignored. Finite.
     pub thresholds: &'a [f32],
-    /// The nodes on the left and right \[n, 2\], in the same tree behind their parent; of leaves they are ignored.
+    /// The nodes on the left and right \[n, 2\], in the same tree behind their parent, each the child of one
+    /// node; of leaves they are ignored.
     pub children: &'a [i32],
     /// What a leaf adds to the score; of other nodes it is ignored. Finite.
     pub values: &'a [f32],
@@ -25,17 +30,10 @@ pub struct FusionTrees<'a> {
 /// Trees ready to be used.
 #[derive(Default)]
 pub(crate) struct Trees {
-    roots: Vec<u32>,
-    nodes: Vec<Node>,
-}
-
-/// A node, or a leaf, whose children are itself.
-#[derive(Clone, Copy)]
-struct Node {
-    column: u32,
-    threshold: f32,
-    children: [u32; 2],
-    value: f32,
+    /// Where each tree ends.
+    ends: Vec<usize>,
+    /// Their children are counted within the tree.
+    nodes: Vec<TreeNode>,
 }
 
 impl Trees {
@@ -56,14 +54,32 @@ impl Trees {
         if first != Some(&0) || last != Some(&(n as i64)) || !ascends {
             return Err(bad("offsets must ascend from 0 to the number of nodes, no tree empty"));
         }
-        let mut nodes = Vec::with_capacity(n);
+        let ends = trees.offsets[1..].iter().map(|&end| end as usize);
+        let mut own = Self { ends: ends.collect(), nodes: Vec::with_capacity(n) };
         for tree in trees.offsets.windows(2) {
-            for at in tree[0] as usize..tree[1] as usize {
-                nodes.push(Node::new(trees, at, tree[1] as usize)?);
-            }
+            own.push(trees, tree[0] as usize..tree[1] as usize)?;
         }
-        let roots = trees.offsets[..trees.offsets.len() - 1].iter();
-        Ok(Self { roots: roots.map(|&root| root as u32).collect(), nodes })
+        Ok(own)
+    }
+
+    /// Takes the tree of these nodes.
+    fn push(&mut self, trees: &FusionTrees<'_>, tree: Range<usize>) -> Result<(), ArgumentError> {
+        let mut is_child = vec![false; tree.len()];
+        for at in tree.clone() {
+            let node = node(trees, at, &tree)?;
+            if let TreeNode::Split { children, .. } = node {
+                for child in children {
+                    if std::mem::replace(&mut is_child[child as usize], true) {
+                        return Err(bad(tree.start + child as usize, "has several parents"));
+                    }
+                }
+            }
+            self.nodes.push(node);
+        }
+        match is_child.iter().skip(1).position(|is_child| !is_child) {
+            Some(before) => Err(bad(tree.start + 1 + before, "has no parent")),
+            None => Ok(()),
+        }
     }
 
     /// Opens the trees of an index, if it has any.
@@ -89,56 +105,45 @@ impl Trees {
         Self::new(&trees).map_err(|error| files.invalid(schema::FUSION_TREE_COLUMNS, error))
     }
 
-    /// Adds what all trees say of each row of a table to `scores`.
-    pub(crate) fn add(&self, table: &EvidenceTable, scores: &mut [f32]) {
-        for &root in &self.roots {
-            for (row, score) in scores.iter_mut().enumerate() {
-                *score += self.leaf(root, |column| table.value(column, row)).value;
-            }
-        }
-    }
-
-    fn leaf(&self, root: u32, value: impl Fn(usize) -> f32) -> &Node {
-        let mut at = root;
-        loop {
-            let node = &self.nodes[at as usize];
-            let next = node.children[usize::from(value(node.column as usize) > node.threshold)];
-            if next == at {
-                return node;
-            }
-            at = next;
-        }
+    /// The nodes of each tree.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[TreeNode]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| &self.nodes[start..end])
     }
 }
 
-impl Node {
-    /// The node at a place of a tree that ends before `end`.
-    fn new(trees: &FusionTrees<'_>, at: usize, end: usize) -> Result<Self, ArgumentError> {
-        let bad = |message: String| ArgumentError::BadTrees(format!("node {at} {message}"));
-        let (column, threshold, value) =
-            (trees.columns[at], trees.thresholds[at], trees.values[at]);
-        if column == LEAF {
-            if !value.is_finite() {
-                return Err(bad(format!("has the value {value}")));
-            }
-            return Ok(Self { column: 0, threshold: 0.0, children: [at as u32; 2], value });
+/// The node at a place of a tree.
+fn node(
+    trees: &FusionTrees<'_>,
+    at: usize,
+    tree: &Range<usize>,
+) -> Result<TreeNode, ArgumentError> {
+    let (column, threshold, value) = (trees.columns[at], trees.thresholds[at], trees.values[at]);
+    if column == LEAF {
+        if !value.is_finite() {
+            return Err(bad(at, format_args!("has the value {value}")));
         }
-        if usize::try_from(column).map_or(true, |column| column >= EVIDENCE.len()) {
-            return Err(bad(format!("looks at column {column} of {}", EVIDENCE.len())));
-        }
-        if !threshold.is_finite() {
-            return Err(bad(format!("has the threshold {threshold}")));
-        }
-        let children = [trees.children[2 * at], trees.children[2 * at + 1]];
-        let follows = |child: &i32| (at as i64 + 1..end as i64).contains(&i64::from(*child));
-        if !children.iter().all(follows) {
-            return Err(bad(format!(
-                "has the children {children:?}, which must follow it in its tree"
-            )));
-        }
-        let children = children.map(|child| child as u32);
-        Ok(Self { column: column as u32, threshold, children, value: 0.0 })
+        return Ok(TreeNode::Leaf(value));
     }
+    let Some(column) = u32::try_from(column).ok().filter(|&c| (c as usize) < EVIDENCE.len()) else {
+        return Err(bad(at, format_args!("looks at column {column} of {}", EVIDENCE.len())));
+    };
+    if !threshold.is_finite() {
+        return Err(bad(at, format_args!("has the threshold {threshold}")));
+    }
+    let children = [trees.children[2 * at], trees.children[2 * at + 1]];
+    let follows = |child: &i32| (at as i64 + 1..tree.end as i64).contains(&i64::from(*child));
+    if !children.iter().all(follows) {
+        let message =
+            format_args!("has the children {children:?}, which must follow it in its tree");
+        return Err(bad(at, message));
+    }
+    let children = children.map(|child| (child as usize - tree.start) as u32);
+    Ok(TreeNode::Split { column, threshold, children })
+}
+
+fn bad(node: usize, message: impl Display) -> ArgumentError {
+    ArgumentError::BadTrees(format!("node {node} {message}"))
 }
 
 /// The column of a leaf.

@@ -9,6 +9,7 @@ mod generic;
 mod int8;
 mod select;
 mod train;
+mod trees;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -27,6 +28,8 @@ use crate::matrix::MatrixView;
 use crate::panels::{PANEL_ROWS, PanelsView};
 use crate::quantize::CodedRowsView;
 use crate::query_codes::{PADDING, QueryCodesSlice, QueryCodesView};
+
+pub(crate) use trees::{Lanes, TREE_LANES, TreeNode};
 
 /// An instruction set that kernels are compiled for, from the slowest to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -429,6 +432,22 @@ impl Kernels {
     pub(crate) fn final_scores(self, logits: &mut [f32], path_scores: &[f32]) {
         assert_eq!(logits.len(), path_scores.len());
         dispatch!(self, generic::final_scores(logits, path_scores));
+    }
+
+    /// Adds what a tree says of each row of a table to `scores`. The table holds one column of blocks like those of
+    /// `scores` after the other; `reach` is memory for a block for each node.
+    ///
+    /// # Panics
+    /// If a node looks at a column that isn't there, or has children that aren't.
+    pub(crate) fn add_tree(
+        self,
+        nodes: &[TreeNode],
+        table: &[Lanes],
+        reach: &mut [Lanes],
+        scores: &mut [Lanes],
+    ) {
+        assert_eq!(nodes.len(), reach.len());
+        dispatch!(self, trees::add_tree(nodes, table, reach, scores));
     }
 
     /// The `k`-th largest value, counted from 1; 0 and −0 are the same, and there must be no NaN.

@@ -166,8 +166,8 @@ macro_rules! entry_points {
     ($module:ident, $vector:ident, $features:literal) => {
         pub(super) mod $module {
             use super::super::{
-                AdamScales, ElementRow, ExpSums, LogitBounds, MomentRow, PairLosses, RowValues,
-                generic, int8, select, train,
+                AdamScales, ElementRow, ExpSums, Lanes, LogitBounds, MomentRow, PairLosses,
+                RowValues, TreeNode, generic, int8, select, train, trees,
             };
             use super::$vector;
             use crate::kernels::x86_64_int8::$vector as Int8;
@@ -347,6 +347,17 @@ macro_rules! entry_points {
             pub(in super::super) fn final_scores(logits: &mut [f32], path_scores: &[f32]) {
                 // SAFETY: as above.
                 unsafe { generic::final_scores::<$vector>(logits, path_scores) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn add_tree(
+                nodes: &[TreeNode],
+                table: &[Lanes],
+                reach: &mut [Lanes],
+                scores: &mut [Lanes],
+            ) {
+                // SAFETY: as above.
+                unsafe { trees::add_tree::<$vector>(nodes, table, reach, scores) }
             }
 
             #[target_feature(enable = $features)]

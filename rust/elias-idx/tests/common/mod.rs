@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use elias_idx::{Defaults, Dtype, Hits, Index, IndexParts, LabelNames, SearchOptions};
+use elias_idx::{
+    Defaults, Dtype, EVIDENCE, EvidenceParts, FusionTrees, Hits, Index, IndexParts, LabelNames,
+    SearchOptions, SparseRows,
+};
 
 /// The files of an index, by name.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -135,9 +138,47 @@ impl Model {
     pub(crate) fn complete_as(dtype: Dtype, screen: bool) -> Index {
         let model = Self::random(7, 5, 4, 6, 3).with_projection(8, 3);
         let names: Vec<String> = (0..6).map(|label| format!("näme {label}")).collect();
-        model.build_as(dtype, screen, Some(&LabelNames::new(&names).unwrap()))
+        let index = model.build_as(dtype, screen, Some(&LabelNames::new(&names).unwrap()));
+        with_fusion(&index)
     }
 }
+
+/// The index with small parts of all kinds for searches with sparse features, F being 4.
+fn with_fusion(index: &Index) -> Index {
+    let rows = |offsets: &'static [i64], columns: &'static [i32], num_columns| SparseRows {
+        offsets,
+        columns,
+        values: &[0.5, -0.25, 0.75, 1.0, 0.5, 0.5][..columns.len()],
+        num_columns,
+    };
+    let ranker = rows(&[0, 2, 2, 3, 4, 5, 6], &[0, 2, 1, 3, 0, 1], 4);
+    let parts = EvidenceParts {
+        num_features: 4,
+        num_candidates: 2,
+        num_neighbours: 2,
+        label_counts: &[1, 2, 0, 1, 0, 7],
+        ranker: Some((ranker, &[0.5, 0.0, -0.5, 0.0, 0.0, 1.0])),
+        label_texts: Some(rows(&[0, 1, 2, 2, 3, 3, 3], &[1, 0, 3], 4)),
+        neighbours: Some((rows(&[0, 2, 3], &[0, 3, 2], 4), rows(&[0, 2, 3], &[1, 4, 0], 6))),
+    };
+    let trees = FusionTrees {
+        offsets: &[0, 3, 4],
+        columns: &[4, -1, -1, -1],
+        thresholds: &[0.25, 0.0, 0.0, 0.0],
+        children: &[1, 2, 0, 0, 0, 0, 0, 0],
+        values: &[0.0, 1.0, -1.0, 0.5],
+    };
+    let linear: Vec<f32> = (0..EVIDENCE.len()).map(|column| column as f32 / 100.0).collect();
+    index.with_evidence(&parts).unwrap().with_fusion(&linear, -0.5, Some(&trees)).unwrap()
+}
+
+/// Sparse features of two queries for [`Model::complete`].
+pub(crate) const SPARSE: SparseRows<'static> = SparseRows {
+    offsets: &[0, 2, 4],
+    columns: &[0, 2, 1, 3],
+    values: &[0.5, 0.5, 1.0, 0.25],
+    num_columns: 4,
+};
 
 /// The naive search of one query, in f64.
 pub(crate) struct Oracle<'a> {
