@@ -46,13 +46,15 @@ def train_ranker(
     """Trains a classifier for each label, on its texts and on those whose shortlist holds it without their having it.
 
     A label's weights w and bias b minimise ½ (‖w‖² + b²) + Σ c · max(0, 1 ∓ (w·x + b))², where c is the cost of a text.
+    Only features of the label's own texts get weights. A label without texts has none, and the bias −1.
 
     Args:
         features: the texts' features, float32 CSR [N, F]; rows of unit length or zeros.
         labels: the texts' labels and their relevances, CSR [N, L].
         shortlists: labels that the texts might have [N, K], −1 for none.
         cost: c of a text that has the label, times its relevance.
-        weights_per_label: weights that a label keeps at most, the largest ones.
+        weights_per_label: weights that labels keep on average at most, the largest ones of all; a single label keeps
+            up to 32 times as many.
         negative_cost: c of a text that does not have it; by default `cost`.
         seed: of the order in which texts are looked at.
         num_threads: CPU threads, on which the result does not depend; by default all that the process may use.

@@ -22,7 +22,7 @@ impl SparseRows<'_> {
     }
 
     /// Columns and values of a row.
-    pub(crate) fn row(&self, row: usize) -> impl Iterator<Item = (usize, f32)> {
+    pub(crate) fn row(&self, row: usize) -> impl ExactSizeIterator<Item = (usize, f32)> {
         let range = self.offsets[row] as usize..self.offsets[row + 1] as usize;
         let columns = self.columns[range.clone()].iter().map(|&column| column as usize);
         columns.zip(self.values[range].iter().copied())

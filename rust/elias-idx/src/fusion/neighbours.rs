@@ -8,14 +8,14 @@
 //! N texts, F features, L labels.
 
 use std::iter;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use crate::error::{ArgumentError, Result};
 use crate::matrix::MAX_IDS;
 use crate::search::top_k::{TopK, unkey};
 use crate::sparse::SparseRows;
 use crate::storage::zeros;
-use crate::threads::{self, Loops};
+use crate::threads::{self, Loops, lock};
 
 /// Queries that a thread takes at once.
 const BLOCK_QUERIES: usize = 32;
@@ -231,10 +231,6 @@ pub fn nearest_texts(
         found.chain(iter::repeat(none)).take(count)
     });
     Ok(padded.unzip())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

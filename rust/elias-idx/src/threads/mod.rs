@@ -27,6 +27,7 @@ use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use call::{Call, Work};
 use cpus::Cpus;
@@ -226,6 +227,11 @@ pub(crate) fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
         mem::forget(payload);
         Error::Panicked(message)
     })
+}
+
+/// Locks what a panic leaves in order too.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {

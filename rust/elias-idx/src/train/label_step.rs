@@ -1,7 +1,7 @@
 //! From the embeddings and beams of a batch to its loss, its gradients and updated rows.
 
 use std::mem::take;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::adjacency::{LearnedLogits, Reached};
 use super::inputs::{AdjacencyRows, Logits, Positives, Queries, Settings};
@@ -13,7 +13,7 @@ use super::{check, check_len, check_offsets, entries};
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
 use crate::matrix::MatrixView;
-use crate::threads::{self, Hook, Loops, Team};
+use crate::threads::{self, Hook, Loops, Team, lock};
 
 /// All that goes into the loss of a batch.
 pub struct Loss<'a> {
@@ -224,10 +224,6 @@ fn find_pairs(pairs: &mut Vec<Pair>, paths: &Paths<'_>, team: &mut Team<'_>) -> 
     })?;
     let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     failure.map_or(Ok(stride), Err)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sum of the parts' gradients by the embeddings, in the parts' order.

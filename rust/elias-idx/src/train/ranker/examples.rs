@@ -99,6 +99,7 @@ impl Examples {
         Ok(Self { offsets, texts, relevances })
     }
 
+    /// L.
     pub(super) fn num_labels(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -106,5 +107,17 @@ impl Examples {
     pub(super) fn of(&self, label: usize) -> LabelExamples<'_> {
         let range = self.offsets[label] as usize..self.offsets[label + 1] as usize;
         LabelExamples { texts: &self.texts[range.clone()], relevances: &self.relevances[range] }
+    }
+}
+
+impl LabelExamples<'_> {
+    /// The texts that have the label with its relevance, and those that don't with 1.
+    pub(super) fn by_class(&self) -> [Vec<(u32, f32)>; 2] {
+        let mut classes = [Vec::new(), Vec::new()];
+        for (&text, &relevance) in self.texts.iter().zip(self.relevances) {
+            let weight = if relevance > 0.0 { relevance } else { 1.0 };
+            classes[usize::from(relevance == 0.0)].push((text, weight));
+        }
+        classes
     }
 }

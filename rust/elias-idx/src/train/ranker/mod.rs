@@ -1,26 +1,26 @@
 //! The sparse ranker: a linear classifier of each label on the texts' sparse features.
 //!
 //! A label's classifier is learned from its own texts and from those that the search mistakes for its own, whose
-//! shortlist holds it ([`examples`]). Labels are independent of one another: each is solved ([`solver`]) by one thread, with a
-//! seed of its own, so that the result has the same bits with any number of threads. Of its weights only the largest are
-//! kept.
+//! shortlist holds it ([`examples`]). It knows the features of its own texts alone: what else the others have would take
+//! most of the weights and of the time, and adds next to nothing. Labels are independent of one another: each is
+//! solved ([`solver`]) by one thread ([`trainer`]), with a seed of its own, so that the result has the same bits with any number
+//! of threads. Of all labels' weights together the largest are kept.
 //!
 //! N texts, F features, L labels, K shortlist.
 
 mod examples;
 mod solver;
+mod trainer;
 
 use std::cmp::Reverse;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use super::check;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::scramble::scramble;
-use crate::sparse::SparseRows;
-use crate::threads::{self, Hook, Loops};
-use examples::{Examples, LabelExamples};
-use solver::{Limits, Problem, Solver};
+use crate::threads::{self, Hook, Loops, lock};
+use examples::Examples;
+use trainer::{Classifier, Trainer};
 
 pub use examples::RankerData;
 
@@ -35,7 +35,8 @@ pub struct RankerOptions {
     pub tolerance: f32,
     /// Passes over a label's examples at most.
     pub max_passes: usize,
-    /// Weights that a label keeps at most.
+    /// Weights that labels keep on average at most, the largest ones of all; a single label keeps up to
+    /// 32 times as many.
     pub weights_per_label: usize,
     /// Of the order of examples.
     pub seed: u64,
@@ -56,39 +57,8 @@ pub struct Ranker {
     pub bias: Vec<f32>,
 }
 
-/// Entries of a label's examples up to which they are copied: to one place, where passes find them, and with columns
-/// numbered anew, so that the weights lie together too. More would touch most of the features anyway.
-const MAX_COPIED: usize = 1 << 21;
-
-/// The bias of labels without texts.
-const UNSEEN: f32 = -1.0;
-
-/// One label's classifier.
-#[derive(Default, Clone)]
-struct Classifier {
-    /// By feature.
-    weights: Vec<(u32, f32)>,
-    bias: f32,
-}
-
-/// The memory that a thread trains in.
-struct Trainer {
-    /// [`MAX_COPIED`].
-    max_copied: usize,
-    /// Where a feature's weight lies, or [`NOWHERE`], which all are between two labels; \[F\].
-    place_of: Vec<u32>,
-    /// The features of the weights, where they are numbered anew.
-    features: Vec<u32>,
-    columns: Vec<u32>,
-    values: Vec<f32>,
-    spans: Vec<[usize; 2]>,
-    signs: Vec<f32>,
-    costs: Vec<f32>,
-    solver: Solver,
-    kept: Vec<(u32, f32)>,
-}
-
-const NOWHERE: u32 = u32::MAX;
+/// How many times the average number of weights a single label may keep.
+const PEAK: usize = 32;
 
 /// Trains a classifier for each label.
 ///
@@ -112,6 +82,7 @@ pub fn train_ranker(
     order.sort_by_key(|&label| Reverse(examples.of(label).texts.len()));
     progress.start(order.iter().map(|&label| examples.of(label).texts.len()).sum());
 
+    let limit = options.weights_per_label.saturating_mul(PEAK);
     let mut classifiers = vec![Classifier::default(); order.len()];
     let idle: Mutex<Vec<Trainer>> = Mutex::default();
     threads::lead(num_threads, hook, |team| {
@@ -119,16 +90,32 @@ pub fn train_ranker(
             let (label, examples) = (order[number], examples.of(order[number]));
             let taken = lock(&idle).pop();
             let mut trainer = taken.unwrap_or_else(|| Trainer::new(data.features.num_columns));
-            classifier[0] = trainer.train(&data.features, examples, options, label as u64);
+            classifier[0] = trainer.train(&data.features, examples, &options, limit, label as u64);
             lock(&idle).push(trainer);
             progress.add(examples.texts.len());
         })
     })?;
+    keep_largest(&mut classifiers, options.weights_per_label.saturating_mul(order.len()));
     Ok(Ranker::new(&classifiers, &order))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Drops all but the `limit` largest weights of all classifiers; of equal ones those of later classifiers go first.
+fn keep_largest(classifiers: &mut [Classifier], limit: usize) {
+    let weights = classifiers.iter().flat_map(|classifier| &classifier.weights);
+    let mut sizes: Vec<f32> = weights.map(|weight| weight.1.abs()).collect();
+    if sizes.len() <= limit {
+        return;
+    }
+    let (larger, &mut bound, _) = sizes.select_nth_unstable_by(limit, |a, b| b.total_cmp(a));
+    let mut room = limit - larger.iter().filter(|size| **size > bound).count();
+    for classifier in classifiers {
+        classifier.weights.retain(|&(_, weight)| {
+            let fits = weight.abs() == bound && room > 0;
+            room -= usize::from(fits);
+            fits || weight.abs() > bound
+        });
+        classifier.weights.shrink_to_fit();
+    }
 }
 
 impl RankerOptions {
@@ -168,119 +155,6 @@ impl Ranker {
         }
         ranker
     }
-}
-
-impl Trainer {
-    fn new(num_features: usize) -> Self {
-        Self {
-            max_copied: MAX_COPIED,
-            place_of: vec![NOWHERE; num_features],
-            features: Vec::new(),
-            columns: Vec::new(),
-            values: Vec::new(),
-            spans: Vec::new(),
-            signs: Vec::new(),
-            costs: Vec::new(),
-            solver: Solver::default(),
-            kept: Vec::new(),
-        }
-    }
-
-    fn train(
-        &mut self,
-        rows: &SparseRows<'_>,
-        examples: LabelExamples<'_>,
-        options: RankerOptions,
-        label: u64,
-    ) -> Classifier {
-        if examples.relevances.iter().all(|&relevance| relevance == 0.0) {
-            return Classifier { weights: Vec::new(), bias: UNSEEN };
-        }
-        self.weigh(examples.relevances, options);
-        let num_entries: usize = examples
-            .texts
-            .iter()
-            .map(|&text| span(rows, text))
-            .map(|[start, end]| end - start)
-            .sum();
-        let copied = num_entries <= self.max_copied;
-        if copied {
-            self.copy(rows, examples.texts);
-        } else {
-            self.spans.clear();
-            self.spans.extend(examples.texts.iter().map(|&text| span(rows, text)));
-        }
-        let (columns, values, num_columns) = if copied {
-            (&*self.columns, &*self.values, self.features.len())
-        } else {
-            (bytemuck::cast_slice(rows.columns), rows.values, rows.num_columns)
-        };
-        let (spans, signs, costs) = (&self.spans, &self.signs, &self.costs);
-        let problem = Problem { spans, columns, values, num_columns, signs, costs };
-        let limits = Limits { tolerance: options.tolerance, max_passes: options.max_passes };
-        self.solver.solve(&problem, limits, scramble(options.seed ^ scramble(label)));
-        let weights = self.solver.weights.iter().enumerate().map(|(place, &weight)| {
-            (if copied { self.features[place] } else { place as u32 }, weight)
-        });
-        keep_largest(weights, options.weights_per_label, &mut self.kept);
-        Classifier { weights: self.kept.clone(), bias: self.solver.bias }
-    }
-
-    /// Sets the sign and cost of each example.
-    fn weigh(&mut self, relevances: &[f32], options: RankerOptions) {
-        self.signs.clear();
-        self.costs.clear();
-        for &relevance in relevances {
-            let own = relevance > 0.0;
-            self.signs.push(if own { 1.0 } else { -1.0 });
-            let cost = options.positive_cost * relevance;
-            self.costs.push(if own { cost } else { options.negative_cost });
-        }
-    }
-
-    /// Copies the texts' entries to one place, with columns numbered in the order in which they come.
-    fn copy(&mut self, rows: &SparseRows<'_>, texts: &[u32]) {
-        self.features.clear();
-        self.columns.clear();
-        self.values.clear();
-        self.spans.clear();
-        for &text in texts {
-            let start = self.columns.len();
-            for (feature, value) in rows.row(text as usize) {
-                let place = &mut self.place_of[feature];
-                if *place == NOWHERE {
-                    *place = self.features.len() as u32;
-                    self.features.push(feature as u32);
-                }
-                self.columns.push(*place);
-                self.values.push(value);
-            }
-            self.spans.push([start, self.columns.len()]);
-        }
-        self.features.iter().for_each(|&feature| self.place_of[feature as usize] = NOWHERE);
-    }
-}
-
-/// Where a text's entries start and end.
-fn span(rows: &SparseRows<'_>, text: u32) -> [usize; 2] {
-    [rows.offsets[text as usize] as usize, rows.offsets[text as usize + 1] as usize]
-}
-
-/// The `limit` largest weights that aren't 0, by feature.
-fn keep_largest(
-    weights: impl Iterator<Item = (u32, f32)>,
-    limit: usize,
-    kept: &mut Vec<(u32, f32)>,
-) {
-    kept.clear();
-    kept.extend(weights.filter(|weight| weight.1 != 0.0));
-    if kept.len() > limit {
-        kept.select_nth_unstable_by(limit, |a, b| {
-            b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0))
-        });
-        kept.truncate(limit);
-    }
-    kept.sort_unstable_by_key(|weight| weight.0);
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
+use super::examples::LabelExamples;
 use super::*;
+use crate::sparse::SparseRows;
 
 /// CSR arrays.
 #[derive(Debug, Clone)]
@@ -106,6 +108,15 @@ fn gradient(case: &Case, ranker: &Ranker, label: usize) -> Option<Vec<f64>> {
             *gradient -= 2.0 * f64::from(cost) * slack * sign * x;
         }
     }
+    // Of other features than its own texts' a label knows nothing.
+    for (feature, gradient) in gradient[..FEATURES].iter_mut().enumerate() {
+        let is_own =
+            |text: usize| case.labels[text][label] > 0.0 && case.features[text][feature] != 0.0;
+        if !(0..TEXTS).any(is_own) {
+            assert_eq!(weights[feature], 0.0);
+            *gradient = 0.0;
+        }
+    }
     Some(gradient)
 }
 
@@ -122,39 +133,51 @@ proptest! {
     }
 
     #[test]
-    fn where_examples_lie_changes_nothing(case in cases(), passes in 1..20_usize) {
-        let features = Rows::new(&case.features, FEATURES);
-        let labels = Rows::new(&case.labels, LABELS);
-        let (features, labels) = (features.view(), labels.view());
-        let data = RankerData { features, labels, shortlists: &case.shortlists };
-        let examples = Examples::new(&data).unwrap();
-        let options = RankerOptions { max_passes: passes, ..OPTIONS };
-        let mut trainer = Trainer::new(FEATURES);
-        for label in 0..LABELS {
-            let [copied, in_place] = [MAX_COPIED, 0].map(|max_copied| {
-                trainer.max_copied = max_copied;
-                trainer.train(&features, examples.of(label), options, label as u64)
-            });
-            prop_assert_eq!(copied.weights, in_place.weights);
-            prop_assert_eq!(copied.bias, in_place.bias);
-        }
-    }
-
-    #[test]
     fn threads_change_no_bit_and_pruning_keeps_the_largest(case in cases(), limit in 1..5_usize) {
         let whole = train(&case, OPTIONS);
         let options = RankerOptions { weights_per_label: limit, num_threads: Some(3), ..OPTIONS };
         let pruned = train(&case, options);
         prop_assert_eq!(&whole.bias, &pruned.bias);
+        let weights = |ranker: &Ranker| -> Vec<f64> {
+            (0..LABELS).flat_map(|label| ranker.dense(label)[..FEATURES].to_vec()).collect()
+        };
+        let (all, kept) = (weights(&whole), weights(&pruned));
+        prop_assert_eq!(pruned.weights.len(), whole.weights.len().min(limit * LABELS));
+        let (mut least, mut largest) = (f64::MAX, 0.0_f64);
+        for (all, kept) in all.iter().zip(&kept).filter(|(all, _)| **all != 0.0) {
+            prop_assert!(all == kept || *kept == 0.0);
+            if *kept == 0.0 { largest = largest.max(all.abs()) } else { least = least.min(kept.abs()) }
+        }
+        prop_assert!(largest <= least);
+    }
+
+    #[test]
+    fn of_too_many_texts_evenly_spread_ones_stand_for_all(case in cases()) {
+        let (features, labels) = (Rows::new(&case.features, FEATURES), Rows::new(&case.labels, LABELS));
+        let (features, labels) = (features.view(), labels.view());
+        let data = RankerData { features, labels, shortlists: &case.shortlists };
+        let examples = Examples::new(&data).unwrap();
+        let doubled = RankerOptions {
+            positive_cost: 2.0 * OPTIONS.positive_cost, negative_cost: 2.0 * OPTIONS.negative_cost, ..OPTIONS
+        };
         for label in 0..LABELS {
-            let (mut all, kept) = (whole.dense(label), pruned.dense(label));
-            all.pop();
-            let dropped: Vec<usize> = (0..FEATURES).filter(|&f| all[f] != kept[f]).collect();
-            prop_assert!(dropped.iter().all(|&f| kept[f] == 0.0));
-            let num_kept = kept[..FEATURES].iter().filter(|weight| **weight != 0.0).count();
-            prop_assert_eq!(num_kept, all.iter().filter(|weight| **weight != 0.0).count().min(limit));
-            let least = (0..FEATURES).map(|f| kept[f].abs()).filter(|w| *w != 0.0).fold(f64::MAX, f64::min);
-            prop_assert!(dropped.iter().all(|&f| all[f].abs() <= least));
+            let own = examples.of(label);
+            let repeat = |values: &[f32]| values.iter().flat_map(|&value| [value; 2]).collect::<Vec<_>>();
+            let (texts, relevances) =
+                (own.texts.iter().flat_map(|&text| [text; 2]).collect::<Vec<_>>(), repeat(own.relevances));
+            let twice = LabelExamples { texts: &texts, relevances: &relevances };
+            let mut trainer = Trainer::new(FEATURES);
+            let expected = trainer.train(&features, own, &doubled, usize::MAX, 0);
+            // Half of each class' entries: every second example. (Without entries there is nothing to halve.)
+            let entries = |own_class: bool| -> usize {
+                let texts = twice.texts.iter().zip(twice.relevances);
+                texts.filter(|(_, relevance)| (**relevance > 0.0) == own_class)
+                    .map(|(&text, _)| features.row(text as usize).len()).sum()
+            };
+            if entries(true) == entries(false) && entries(true) > 0 {
+                trainer.max_entries = entries(true) / 2;
+                prop_assert_eq!(trainer.train(&features, twice, &OPTIONS, usize::MAX, 0), expected);
+            }
         }
     }
 }
