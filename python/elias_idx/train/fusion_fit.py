@@ -22,7 +22,7 @@ FOLDS = 5
 # with that weight: there are many, and nearly all are wrong and easy to tell.
 FIRST, OTHERS = 20, 10
 # Numbers of trees that are tried.
-ROUNDS = (10, 20, 40, 80, 160, 240)
+ROUNDS = (20, 40, 80, 160, 320)
 _BOOSTING = {
     "objective": "binary",
     "num_leaves": 8,
@@ -70,6 +70,7 @@ class Pairs:
         """The candidates of texts with these labels, CSR [Q, L]."""
         random = np.random.default_rng(seed)
         counts = np.diff(evidence.offsets)
+        folds = random.permutation(len(counts)) % FOLDS
         texts = np.repeat(np.arange(len(counts)), counts)
         found = evidence.values[:, EVIDENCE.index("found")] > 0
         num_true, width = np.diff(labels.indptr).astype(np.int64), max(labels.shape[1], 1)
@@ -80,7 +81,6 @@ class Pairs:
         place = np.where(found, place, place - np.bincount(texts, found, len(counts)).astype(np.int64)[texts])
         near = right | (place < FIRST)
         weights = np.where(near, 1.0, np.where(random.random(len(texts)) < 1 / OTHERS, float(OTHERS), 0.0))
-        folds = random.permutation(len(counts)) % FOLDS
         return cls(evidence.values, texts, found, right, weights, folds[texts], num_true)
 
     def scored(self, neighbours: bool) -> Mask:
