@@ -80,8 +80,8 @@ def _of_labels(num_labels: int, num_clusters: int) -> dict[str, int]:
         "train_beam_size": min(10, num_clusters),
         "train_shortlist_size": min(500, num_labels),
         "labels_per_cluster": min(500, num_labels),
-        "beam_size": num_clusters if few else min(20, num_clusters),
-        "shortlist_size": num_labels if few else 2_000,
+        "beam_size": num_clusters if few else min(40, num_clusters),
+        "shortlist_size": num_labels if few else 4_000,
     }
 
 
