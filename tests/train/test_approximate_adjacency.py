@@ -100,7 +100,8 @@ def test_counts_start_orders_by_the_share_of_texts(trained):
     for beta in (1.0, 6.0):
         logits = first_logits(pattern, "counts", beta, seed=0)
         for row, share in zip(pattern.split(logits), pattern.split(pattern.share), strict=True):
-            assert np.array_equal(np.argsort(row, kind="stable"), np.argsort(share, kind="stable"))
+            assert (np.diff(row[np.argsort(share)]) >= 0).all()
+            assert row.min() < row.max()
 
 
 @pytest.mark.parametrize("start", ["partition", "counts", "uniform"])

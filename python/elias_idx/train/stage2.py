@@ -19,10 +19,11 @@ from elias_idx.train.epoch import Trainee
 from elias_idx.train.network import Adjacency
 from elias_idx.train.stage1 import set_label_centroids
 
+# What is added to the share of a label's texts that a cluster receives, which may be 0.
+_SMALLEST_SHARE = 1e-3
 # What an entry outside the initial partition starts with, relative to the cluster's own labels, if the cluster
 # receives all of the label's texts.
 _FOREIGN_SHARE = 0.1
-_SMALLEST_SHARE = 1e-4
 # The largest weight that a row starts with: one at the clamp, 1, has no gradient and would stay there.
 _LARGEST_WEIGHT = 0.8
 
@@ -60,10 +61,10 @@ def first_logits(pattern: AdjacencyPattern, start: str, beta: float, seed: int) 
     """
     if start == "uniform":
         logits = torch.rand(len(pattern.labels), generator=torch.Generator().manual_seed(seed)).numpy()
-    elif start == "counts":
-        logits = np.log(pattern.share + _SMALLEST_SHARE)
     else:
-        logits = np.where(pattern.own, np.float32(0), np.log(_FOREIGN_SHARE * pattern.share + _SMALLEST_SHARE))
+        logits = np.log(pattern.share + _SMALLEST_SHARE)
+        if start == "partition":
+            logits = np.where(pattern.own, np.float32(0), logits + np.float32(np.log(_FOREIGN_SHARE)))
     rows = [_unsaturated(logits[start:end], beta) for start, end in pairwise(pattern.indptr.tolist())]
     return np.concatenate(rows).astype(np.float32, copy=False)
 
