@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ Array = npt.NDArray[np.float64]
 METRICS = ("P@1", "P@3", "P@5", "R@10", "R@100")
 
 _DRAWS = 2000
-_DRAWS_AT_ONCE = 100
 
 
 def metrics_of_texts(predicted: npt.NDArray[np.integer], relevant: sp.csr_matrix) -> Array:
@@ -43,8 +42,7 @@ def intervals(metrics: Array, seed: int = 0) -> Array:
         metrics: of each text, [Q, M], without NaN.
         seed: of the draws; with the same one the same texts are drawn.
     """
-    means = np.concatenate([weights @ metrics for weights in _resampled(len(metrics), seed)])
-    return np.percentile(means, (2.5, 97.5), axis=0)
+    return np.percentile(_resampled(len(metrics), seed) @ metrics, (2.5, 97.5), axis=0)
 
 
 def permutation_p(differences: Array, seed: int = 0) -> Array:
@@ -54,17 +52,21 @@ def permutation_p(differences: Array, seed: int = 0) -> Array:
         differences: of the two systems' metrics of each text, [Q, M].
         seed: of the draws.
     """
-    random, observed = np.random.default_rng(seed), np.abs(differences.mean(0))
-    as_extreme = np.zeros(differences.shape[1])
-    for _ in range(0, _DRAWS, _DRAWS_AT_ONCE):
-        signs = random.choice((-1.0, 1.0), (_DRAWS_AT_ONCE, len(differences)))
-        # A hair less than observed is as extreme: the sums round differently.
-        as_extreme += (np.abs(signs @ differences / len(differences)) >= observed * (1 - 1e-9)).sum(0)
+    means = np.abs(_signs(len(differences), seed) @ differences) / len(differences)
+    # A hair less than observed is as extreme: the sums round differently.
+    as_extreme = (means >= np.abs(differences.mean(0)) * (1 - 1e-5)).sum(0)
     return (1 + as_extreme) / (1 + _DRAWS)
 
 
-def _resampled(num_texts: int, seed: int) -> Iterator[Array]:
-    """Weights of the texts in draws with replacement, some draws [n, Q] at a time."""
+@lru_cache(maxsize=2)
+def _resampled(num_texts: int, seed: int) -> npt.NDArray[np.float32]:
+    """Weights of the texts in draws with replacement, [draws, Q]; all systems' averages are of the same draws."""
     random = np.random.default_rng(seed)
-    for _ in range(0, _DRAWS, _DRAWS_AT_ONCE):
-        yield random.multinomial(num_texts, np.full(num_texts, 1 / num_texts), _DRAWS_AT_ONCE) / num_texts
+    draws = (np.bincount(random.integers(0, num_texts, num_texts), minlength=num_texts) for _ in range(_DRAWS))
+    return np.stack([counts.astype(np.float32) / num_texts for counts in draws])
+
+
+@lru_cache(maxsize=2)
+def _signs(num_texts: int, seed: int) -> npt.NDArray[np.float32]:
+    """1 or −1 for each text, [draws, Q]."""
+    return np.random.default_rng(seed).integers(0, 2, (_DRAWS, num_texts), np.int8).astype(np.float32) * 2 - 1
