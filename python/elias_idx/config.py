@@ -69,8 +69,8 @@ class Config:
 
     preset: str = _setting("full", "fast (the dense model alone) or full (all that makes it better)")
     ranker_cost: float = _setting(1.0, "cost of an error of the sparse ranker beside the size of its weights", 1e-6)
-    ranker_weights: int = _setting(1000, "weights that the sparse ranker keeps for a label, on average at most", 1)
-    num_candidates: int = _setting(100, "labels of a dense search that the fusion scores", 1)
+    ranker_weights: int = _setting(1000, "weights that the sparse ranker keeps for a label on average, at most", 1)
+    num_candidates: int = _setting(200, "labels of a dense search that the fusion scores", 1)
     num_neighbours: int = _setting(100, "nearest training texts whose labels the fusion looks at", 1)
 
     encoder: str = _setting(

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from elias_idx import Index, Model
 from elias_idx.errors import ConfigError, DataError, FormatError
-from elias_idx.train import TrainingSet, dense, dry_run, full, parts, train_model
+from elias_idx.train import TrainingSet, dense, dry_run, full, hold_out, parts, train_model
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
 from helpers_transformer import save_tiny_transformer
@@ -162,6 +162,29 @@ def with_new_label(dev):
     """The dev labels with a row without any, and a label that no training text has on the first row."""
     column = sp.csr_matrix(([1.0], ([0], [0])), shape=(len(dev), 1))
     return sp.vstack([sp.hstack([dev.labels, column]), sp.csr_matrix((1, len(dev.label_names) + 1))], format="csr")
+
+
+def test_dev_data_are_held_out_first_and_trained_on_then(data, tmp_path):
+    texts, labels = topic_texts(per_topic=4, seed=1)
+    # A label that only one dev text has: that text is trained on from the start.
+    dev = TrainingSet([*texts, "a word of its own"], [*labels, ["rare"]])
+    lines = []
+    model = train_model(data, tmp_path / "model", FULL, dev=dev, refit=True, on_line=lines.append)
+    assert "rare" in model.index.label_names
+    assert model.num_training_texts == len(data) + len(dev)
+    held_out = model.report["num_held_out"]
+    assert hold_out.FEWEST <= held_out <= len(texts)
+    assert f"{held_out} texts of them held out" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({}, "refit trains on the dev data"), ({"preset": "fast"}, "refit is for the preset full")],
+)
+def test_refit_needs_dev_data_and_the_full_preset(data, tmp_path, settings, message):
+    dev = data if settings else None
+    with pytest.raises(ConfigError, match=message):
+        train_model(data, tmp_path / "model", replace(FULL, **settings), dev=dev, refit=True)
 
 
 def test_sparse_features_get_the_full_preset(tmp_path):

@@ -96,3 +96,14 @@ def test_a_subset_keeps_columns_and_groups():
     assert (part.labels != data.labels[[0, 13, 5]]).nnz == 0
     assert part.groups[0] == part.groups[2] != part.groups[1]
     assert part.fingerprint() != TrainingSet(part.inputs, part.labels, label_names=part.label_names).fingerprint()
+
+
+def test_only_texts_like_those_to_come_are_held_out():
+    data = made_up(1000)
+    among = np.arange(700, 1000)
+    split = hold_out(data, 0, among)
+    assert set(split.held_out) <= set(among)
+    assert len(split.held_out) > 290
+    # A text that also stands among the others stays with them.
+    again = TrainingSet([*data.inputs[:999], data.inputs[0]], data.labels, label_names=data.label_names)
+    assert 999 not in hold_out(again, 0, among).held_out

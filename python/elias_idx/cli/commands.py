@@ -104,6 +104,7 @@ Examples:
 @click.argument("train_data", metavar="DATA", type=_DATA)
 @click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
 @click.option("--dev", type=_DATA, help="rows to evaluate on after every epoch")
+@click.option("--refit", is_flag=True, help="train the final model on the rows of --dev too")
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--dev-embeddings", type=_FILE, help="the same for the rows of --dev")
 @click.option("--group-field", help="field of the rows: those where it is the same are held out together, if at all")
@@ -121,6 +122,7 @@ def train(
     train_data: Path,
     out: Path,
     dev: Path | None,
+    refit: bool,
     embeddings: Path | None,
     dev_embeddings: Path | None,
     group_field: str | None,
@@ -151,6 +153,8 @@ def train(
         raise click.UsageError("--dev-embeddings are the embeddings of the rows of --dev: give both")
     if dev and (embeddings is None) != (dev_embeddings is None):
         raise click.UsageError("--embeddings and --dev-embeddings go together")
+    if refit and not dev:
+        raise click.UsageError("--refit trains on the rows of --dev too: give both")
     if group_field and dev:
         raise click.UsageError("--group-field is for texts that are held out, but with --dev there are none: drop it")
     given = {name: value for name, value in settings.items() if value is not None}
@@ -174,7 +178,9 @@ def train(
 
     if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
     if dry_run:
-        account = pipeline.dry_run(data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists)
+        account = pipeline.dry_run(
+            data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists
+        )
         click.echo("\n".join(account.lines()))
         click.echo(memory.available_line())
         return
@@ -182,7 +188,7 @@ def train(
         click.echo(f"there is nothing to resume at {out}: starting anew", err=True)
     try:
         model = pipeline.train_model(
-            data, out, config, dev=dev_data, clusters=cluster_names, if_exists=if_exists,
+            data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists,
             check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
             on_line=functools.partial(click.echo, err=True),
         )  # fmt: skip

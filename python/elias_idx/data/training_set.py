@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from elias_idx.data.contents import Inputs, is_sparse, num_rows
 from elias_idx.data.groups import Group, group_numbers
 from elias_idx.data.label_texts import LabelText, LabelTexts, texts_of_labels
-from elias_idx.data.labels import LabelCollector, checked_matrix
+from elias_idx.data.labels import LabelCollector, LabelVocabulary, checked_matrix
 from elias_idx.errors import DataError
 
 _ROWS_AT_ONCE = 65536
@@ -124,6 +124,36 @@ class TrainingSet:
         return TrainingSet(
             inputs, self.labels[rows], label_names=self.label_names, groups=groups, label_texts=self.label_texts
         )
+
+    def joined(self, other: TrainingSet) -> TrainingSet:
+        """This set's inputs and then another's; labels that only the other one has come after this one's.
+
+        Raises:
+            DataError: the inputs are of two kinds or sizes, or one of the sets has groups, whose numbers are its own.
+        """
+        if self.groups is not None or other.groups is not None:
+            raise DataError("sets with groups can't be joined: give the groups of the joined set")
+        theirs, unseen = LabelVocabulary(self.label_names).renumber(other.labels, other.label_names)
+        parts = (self.labels.data, self.labels.indices, self.labels.indptr)
+        ours = sp.csr_matrix(parts, shape=(len(self), theirs.shape[1]))
+        texts = self.label_texts
+        if texts is not None:
+            texts = LabelTexts(*([*each, *([""] * len(unseen))] for each in texts))
+        return TrainingSet(
+            _joined_inputs(self.inputs, other.inputs),
+            sp.vstack([ours, theirs], format="csr"),
+            label_names=[*self.label_names, *unseen],
+            label_texts=texts,
+        )
+
+
+def _joined_inputs(first: Inputs, second: Inputs) -> Inputs:
+    kinds = [(type(inputs), inputs.shape[1:]) if hasattr(inputs, "shape") else str for inputs in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise DataError("the inputs of sets that are joined must be of one kind and size")
+    if is_sparse(first):
+        return sp.vstack([first, second], format="csr")
+    return np.concatenate([first, second]) if isinstance(first, np.ndarray) else [*first, *second]
 
 
 def labels_by_name(

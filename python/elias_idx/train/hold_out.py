@@ -38,18 +38,21 @@ class HoldOut(NamedTuple):
     held_out: Rows
 
 
-def hold_out(data: TrainingSet, seed: int) -> HoldOut | None:
+def hold_out(data: TrainingSet, seed: int, among: Rows | None = None) -> HoldOut | None:
     """Holds out about 5 % of the texts, at most 5,000; of fewer than 10,000 texts 500, or 20 % if that is less.
 
     Args:
         data: N texts; those of a group (see `TrainingSet.groups`) and those that are the same stay together.
         seed: of the choice.
+        among: the numbers of texts that are like those to come: at most 5,000 of these are held out, and no others.
 
     Returns:
         None if fewer than 50 texts can be held out.
     """
-    wanted = min(MOST, max(round(SHARE * len(data)), min(WANTED, round(SMALL_SHARE * len(data)))))
-    chosen = _choice(data, _units(data), wanted, np.random.default_rng(seed))
+    wanted = MOST
+    if among is None:
+        wanted = min(MOST, max(round(SHARE * len(data)), min(WANTED, round(SMALL_SHARE * len(data)))))
+    chosen = _choice(data, _units(data), among, wanted, np.random.default_rng(seed))
     if len(chosen) < FEWEST:
         return None
     is_held_out = np.zeros(len(data), bool)
@@ -57,14 +60,17 @@ def hold_out(data: TrainingSet, seed: int) -> HoldOut | None:
     return HoldOut(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
 
 
-def _choice(data: TrainingSet, units: Rows, wanted: int, rng: np.random.Generator) -> Rows:
+def _choice(data: TrainingSet, units: Rows, among: Rows | None, wanted: int, rng: np.random.Generator) -> Rows:
     """Whole units in random order, at most so many texts, that leave each of their labels a text."""
     rows_by_unit = np.argsort(units, kind="stable")
     sizes = np.bincount(units)
     starts = np.concatenate([[0], sizes.cumsum()])
     left = np.bincount(data.labels.indices, minlength=data.labels.shape[1])
     chosen, room = [np.empty(0, np.int64)], wanted
-    for unit in rng.permutation(np.flatnonzero(_may_go(data.labels, left, units) & (sizes <= wanted))):
+    may_go = _may_go(data.labels, left, units) & (sizes <= wanted)
+    if among is not None:
+        may_go &= np.bincount(units[among], minlength=len(sizes)) == sizes
+    for unit in rng.permutation(np.flatnonzero(may_go)):
         if sizes[unit] > room:
             continue
         rows = rows_by_unit[starts[unit] : starts[unit + 1]]

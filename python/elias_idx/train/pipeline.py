@@ -36,6 +36,7 @@ def train_model(
     config: Config | None = None,
     *,
     dev: TrainingSet | None = None,
+    refit: bool = False,
     clusters: Mapping[str, str] | None = None,
     if_exists: IfExists = "error",
     check_memory: bool = True,
@@ -63,6 +64,8 @@ def train_model(
         out: the folder to write.
         config: the settings.
         dev: what epochs are compared on and, of the full preset, what the fusion is fitted on.
+        refit: whether the model of the full preset is trained on the dev data too. They are held out of its first
+            training then, in place of texts of `data`: better where texts to come are like the dev data.
         clusters: the initial cluster of each label, by name, instead of clusters made from the texts; there are as
             many as names among those of the training labels. Labels that aren't trained may have one too.
         if_exists: what to do with a model or an unfinished run at `out`: refuse, start over, or go on. A model that
@@ -85,7 +88,7 @@ def train_model(
         MissingExtraError: a package is missing that the settings ask for.
     """
     out = Path(out).absolute()
-    job = _prepared(data, config, dev, clusters)
+    job = _prepared(data, config, dev, refit, clusters)
     selection = job.selection()
 
     def train(run: RunFolder) -> Callable[[], Model]:
@@ -119,6 +122,7 @@ def dry_run(
     config: Config | None = None,
     *,
     dev: TrainingSet | None = None,
+    refit: bool = False,
     clusters: Mapping[str, str] | None = None,
     if_exists: IfExists = "error",
 ) -> memory.MemoryAccount:
@@ -126,7 +130,7 @@ def dry_run(
 
     Args and errors are `train_model`'s; a run that takes too much memory is no error.
     """
-    job = _prepared(data, config, dev, clusters)
+    job = _prepared(data, config, dev, refit, clusters)
     job.selection()
     RunFolder.check(Path(out).absolute(), if_exists, job.description())
     with _torch_state(job.config):
@@ -182,7 +186,11 @@ class _Job:
 
 
 def _prepared(
-    data: TrainingSet, config: Config | None, dev: TrainingSet | None, clusters: Mapping[str, str] | None
+    data: TrainingSet,
+    config: Config | None,
+    dev: TrainingSet | None,
+    refit: bool,
+    clusters: Mapping[str, str] | None,
 ) -> _Job:
     """The labels that occur, the settings that follow from their number, their given clusters, and what judges."""
     if not isinstance(data, TrainingSet) or not isinstance(config, Config | None):
@@ -190,23 +198,35 @@ def _prepared(
         raise TypeError(f"training takes a TrainingSet and a Config, got {kinds}")
     if not isinstance(dev, TrainingSet | None):
         raise TypeError(f"dev must be a TrainingSet, got {type(dev).__name__}")
-    data, config, given = data.without_unused_labels(), config or Config(), None
+    config, given, like_dev = config or Config(), None, None
+    if refit:
+        data, like_dev = _with_dev(data, dev, config)
+    data = data.without_unused_labels()
     if clusters is not None:
         given = clusters_of_labels(clusters, data.label_names)
         config = with_given_clusters(config, len(given))
     job = _Job(data, auto.resolved(config, data), given, dev)
-    return _with_judge(job) if config.preset == "full" else job
+    return _with_judge(job, like_dev) if config.preset == "full" else job
 
 
-def _with_judge(job: _Job) -> _Job:
+def _with_dev(data: TrainingSet, dev: TrainingSet | None, config: Config) -> tuple[TrainingSet, hold_out.Rows]:
+    """Training and dev data as one set, and the numbers of the dev texts in it."""
+    if dev is None:
+        raise ConfigError("refit trains on the dev data too: give some")
+    if config.preset != "full":
+        raise ConfigError(f"refit is for the preset full, which trains twice: leave it out with {config.preset}")
+    return data.joined(dev), np.arange(len(data), len(data) + len(dev))
+
+
+def _with_judge(job: _Job, like_dev: hold_out.Rows | None) -> _Job:
     """The job of the full preset, unless there is nothing to train it on or to judge it by."""
     if job.config.encoder == "precomputed":
         return replace(job, why_dense="embeddings have no sparse features to rank by")
-    if job.dev is not None:
+    if job.dev is not None and like_dev is None:
         if np.count_nonzero(np.diff(job.dev.labels.indptr)) >= hold_out.FEWEST:
             return replace(job, judge=job.dev)
         return replace(job, why_dense=f"fewer than {hold_out.FEWEST} dev texts have labels, too few to choose by")
-    if (split := hold_out.hold_out(job.data, job.config.seed)) is None:
+    if (split := hold_out.hold_out(job.data, job.config.seed, like_dev)) is None:
         return replace(job, why_dense=f"fewer than {hold_out.FEWEST} texts can be held out, too few to choose by")
     return replace(job, rest=job.data.subset(split.rest), judge=job.data.subset(split.held_out))
 
