@@ -81,8 +81,19 @@ def _train(work: Work, preset: str, seed: int) -> Model:
             result.model().save(work.folder / "stage1", overwrite=True)
 
     config = Config(preset=preset, seed=seed, num_threads=work.num_threads)
+    data, dev = work.texts.train, None
+    if preset == "full" and work.texts.like_test is not None:
+        data, dev = work.texts.like_test
     with work.stopwatch.time("train"):
-        return train_model(work.texts.train, work.folder / "model", config, if_exists="overwrite", on_epoch=keep_stage1)
+        return train_model(
+            data,
+            work.folder / "model",
+            config,
+            dev=dev,
+            refit=dev is not None,
+            if_exists="overwrite",
+            on_epoch=keep_stage1,
+        )
 
 
 def _timed_prediction(model: Any, work: Work) -> IntArray:

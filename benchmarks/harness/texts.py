@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from elias_idx.data import LabelVocabulary, TrainingSet, read_training_set
+from elias_idx.data import LabelVocabulary, Row, TrainingSet, read_training_set
 from elias_idx.demo import icd10cm
 
 ICD10CM = "icd10cm"
@@ -32,6 +32,8 @@ class TextSet:
         train: N texts and their L labels.
         test: Q texts.
         relevant: the test texts' labels, CSR [Q, L + U].
+        like_test: where some training texts are known to be more like the test texts than the others: these others,
+            and those; None where nothing is known of that.
     """
 
     name: str
@@ -39,6 +41,7 @@ class TextSet:
     train: TrainingSet
     test: Sequence[str]
     relevant: sp.csr_matrix
+    like_test: tuple[TrainingSet, TrainingSet] | None = None
 
     @property
     def label_counts(self) -> npt.NDArray[np.int64]:
@@ -58,16 +61,19 @@ def load_texts(source: str) -> TextSet:
     """
     if source == ICD10CM:
         data = icd10cm.load()
-        train, test = (
-            TrainingSet([row.text for row in rows], [row.labels for row in rows]) for rows in (data.train, data.test)
-        )
-        split = "test"
+        train, test, others, like_test = map(_training_set, (data.train, data.test, *data.split_dev()))
+        split, parts = "test", (others, like_test)
     else:
         folder = Path(source)
         path, split = _test_file(folder)
         train, test = read_training_set(_packed(folder, "train")[0]), read_training_set(path)
+        parts = None
     relevant, _ = LabelVocabulary(train.label_names).renumber(test.labels, test.label_names)
-    return TextSet(set_name(source), split, train, test.inputs, relevant)
+    return TextSet(set_name(source), split, train, test.inputs, relevant, parts)
+
+
+def _training_set(rows: Sequence[Row]) -> TrainingSet:
+    return TrainingSet([row.text for row in rows], [row.labels for row in rows])
 
 
 def set_name(source: str) -> str:
