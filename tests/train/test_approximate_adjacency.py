@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -101,10 +101,11 @@ def test_counts_start_orders_by_the_share_of_texts(trained):
         logits = first_logits(pattern, "counts", beta, seed=0)
         for row, share in zip(pattern.split(logits), pattern.split(pattern.share), strict=True):
             assert (np.diff(row[np.argsort(share)]) >= 0).all()
-            assert row.min() < row.max()
+            assert (row.min() < row.max()) == (share.min() < share.max())
 
 
 @pytest.mark.parametrize("start", ["partition", "counts", "uniform"])
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), beta=st.floats(0.5, 60))
 def test_no_start_is_at_the_clamp_where_rows_are_long_enough(start, seed, beta):
     rng = np.random.default_rng(seed)
