@@ -144,8 +144,8 @@ def test_streams_need_as_many_features_as_items(fused: Index) -> None:
 @pytest.mark.parametrize(
     ("linear", "bias", "message"),
     [
-        (LINEAR[:-1], 0.0, "linear must have 13 values, got 12"),
-        (np.full(13, np.nan), 0.0, "linear.* is NaN"),
+        (LINEAR[:-1], 0.0, f"linear must have {len(EVIDENCE)} values, got {len(EVIDENCE) - 1}"),
+        (np.full(len(EVIDENCE), np.nan), 0.0, "linear.* is NaN"),
         (LINEAR, np.inf, "bias.* is inf"),
         (LINEAR[:, None], 0.0, "linear must have 1 dimensions"),
     ],
@@ -174,8 +174,8 @@ def stump(**changes: Any) -> FusionTrees:
         ({"offsets": np.array([0, 3, 3, 4])}, "no tree empty"),
         ({"offsets": np.array([], dtype=int)}, "offsets must ascend"),
         ({"values": np.zeros(3)}, "differ in length"),
-        ({"columns": np.array([13, -1, -1, -1])}, "node 0 looks at column 13 of 13"),
-        ({"columns": np.array([-2, -1, -1, -1])}, "node 0 looks at column -2 of 13"),
+        ({"columns": np.array([99, -1, -1, -1])}, "node 0 looks at column 99 of"),
+        ({"columns": np.array([-2, -1, -1, -1])}, "node 0 looks at column -2 of"),
         ({"thresholds": np.array([np.nan, 0, 0, 0])}, "node 0 has the threshold NaN"),
         ({"values": np.array([0, 1, np.inf, 0])}, "node 2 has the value inf"),
         ({"children": np.array([[0, 2], [0, 0], [0, 0], [0, 0]])}, r"node 0 has the children \[0, 2\]"),
