@@ -305,4 +305,4 @@ assert elias_idx.__version__.count(".") == 2
 def test_unknown_attributes_of_the_package() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = elias_idx.Nothing
-    assert set(elias_idx.__all__) <= {*dir(elias_idx), "Model"}
+    assert set(elias_idx.__all__) <= {*dir(elias_idx), "Ensemble", "Model"}

@@ -105,7 +105,7 @@ fn changed_bytes_under_right_checksums_do_no_harm() {
     for dtype in Dtype::ALL {
         let whole = Model::complete_as(dtype, true).to_files();
         for name in whole.keys().filter(|name| *name != "index.json") {
-            for round in 0..300 {
+            for round in 0..150 {
                 let mut damaged = whole.clone();
                 let file = damaged.get_mut(name).unwrap();
                 for _ in 0..1 + round % 4 {
@@ -315,7 +315,7 @@ fn values_that_a_search_relies_on_are_checked() {
         ("neighbour_label_offsets", u64s(&[0, 9]), "must ascend from 0"),
         ("neighbour_labels", u32s(&[1, 6]), "to a column below 6"),
         ("fusion_linear", f32s(&[f32::NAN]), "finite"),
-        ("fusion_tree_columns", u32s(&[13]), "node 0 looks at column 13 of 13"),
+        ("fusion_tree_columns", u32s(&[99]), "node 0 looks at column 99 of"),
         ("fusion_tree_columns", u32s(&[u32::MAX - 1]), "node 0 looks at column -2"),
         ("fusion_tree_children", u32s(&[0]), "must follow it"),
         ("fusion_tree_children", u32s(&[1, 3]), "must follow it in its tree"),

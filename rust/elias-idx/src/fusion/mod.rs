@@ -162,9 +162,10 @@ impl FusionModel {
                 *score += weight * value;
             }
         }
-        for nodes in self.trees.iter() {
-            reach.resize(nodes.len(), [0.0; TREE_LANES]);
-            kernels.add_tree(nodes, table.blocks(), reach, scores);
+        for tree in self.trees.iter() {
+            let nodes = tree.splits.len() + tree.leaves.len();
+            reach.resize(nodes, [0.0; TREE_LANES]);
+            kernels.add_tree(tree, table.blocks(), reach, scores);
         }
     }
 }

@@ -16,8 +16,6 @@ pub(crate) struct QueryFeatures {
 
 /// Of 64 bits each.
 const FILTER_WORDS: usize = 256;
-/// Features of a row that are compared to the filter in one go: their places fit a byte.
-const CHUNK: usize = 256;
 
 impl Default for QueryFeatures {
     fn default() -> Self {
@@ -49,24 +47,16 @@ impl QueryFeatures {
             if let Some(&next) = rows.get(at + 1) {
                 matrix.prefetch(next as usize);
             }
-            let (columns, values) = matrix.row(row as usize);
-            let chunks = columns.chunks(CHUNK).zip(values.chunks(CHUNK));
-            *product = chunks.fold(0.0, |sum, (columns, values)| self.add(sum, columns, values));
+            *product = self.dot(matrix.row(row as usize));
         }
     }
 
-    /// Adds the products with a part of a row, at most [`CHUNK`] long.
-    fn add(&self, mut sum: f32, columns: &[u32], values: &[f32]) -> f32 {
-        let mut hits = [0_u8; CHUNK];
-        let mut count = 0;
-        for (at, &column) in (0..=u8::MAX).zip(columns) {
-            // Without a branch: which features pass can't be predicted.
-            hits[count % CHUNK] = at;
-            count += (self.filter[word(column)] >> (column % 64)) as usize & 1;
-        }
-        for &hit in &hits[..count] {
-            if let Some(place) = self.places.find(&self.columns, columns[usize::from(hit)]) {
-                sum += self.values[place] * values[usize::from(hit)];
+    fn dot(&self, (columns, values): (&[u32], &[f32])) -> f32 {
+        let mut sum = 0.0;
+        for (&column, value) in columns.iter().zip(values) {
+            let passes = (self.filter[word(column)] >> (column % 64)) & 1 == 1;
+            if passes && let Some(place) = self.places.find(&self.columns, column) {
+                sum += self.values[place] * value;
             }
         }
         sum

@@ -9,7 +9,7 @@ use crate::format::schema;
 use crate::format::write::Store;
 
 use super::evidence::EVIDENCE;
-use crate::kernels::TreeNode;
+use crate::kernels::{Split, Tree};
 
 /// Trees that are added to the linear part, all nodes in arrays of n elements, tree after tree, the root first.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +29,7 @@ pub struct FusionTrees<'a> {
 
 /// Trees ready to be used.
 #[derive(Default)]
-pub(crate) struct Trees {
-    /// Where each tree ends.
-    ends: Vec<usize>,
-    /// Their children are counted within the tree.
-    nodes: Vec<TreeNode>,
-}
+pub(crate) struct Trees(Vec<Tree>);
 
 impl Trees {
     /// # Errors
@@ -54,32 +49,8 @@ impl Trees {
         if first != Some(&0) || last != Some(&(n as i64)) || !ascends {
             return Err(bad("offsets must ascend from 0 to the number of nodes, no tree empty"));
         }
-        let ends = trees.offsets[1..].iter().map(|&end| end as usize);
-        let mut own = Self { ends: ends.collect(), nodes: Vec::with_capacity(n) };
-        for tree in trees.offsets.windows(2) {
-            own.push(trees, tree[0] as usize..tree[1] as usize)?;
-        }
-        Ok(own)
-    }
-
-    /// Takes the tree of these nodes.
-    fn push(&mut self, trees: &FusionTrees<'_>, tree: Range<usize>) -> Result<(), ArgumentError> {
-        let mut is_child = vec![false; tree.len()];
-        for at in tree.clone() {
-            let node = node(trees, at, &tree)?;
-            if let TreeNode::Split { children, .. } = node {
-                for child in children {
-                    if std::mem::replace(&mut is_child[child as usize], true) {
-                        return Err(bad(tree.start + child as usize, "has several parents"));
-                    }
-                }
-            }
-            self.nodes.push(node);
-        }
-        match is_child.iter().skip(1).position(|is_child| !is_child) {
-            Some(before) => Err(bad(tree.start + 1 + before, "has no parent")),
-            None => Ok(()),
-        }
+        let tree = |ends: &[i64]| tree(trees, ends[0] as usize..ends[1] as usize);
+        trees.offsets.windows(2).map(tree).collect::<Result<_, _>>().map(Self)
     }
 
     /// Opens the trees of an index, if it has any.
@@ -105,26 +76,47 @@ impl Trees {
         Self::new(&trees).map_err(|error| files.invalid(schema::FUSION_TREE_COLUMNS, error))
     }
 
-    /// The nodes of each tree.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[TreeNode]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.nodes[start..end])
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tree> {
+        self.0.iter()
     }
 }
 
-/// The node at a place of a tree.
-fn node(
-    trees: &FusionTrees<'_>,
-    at: usize,
-    tree: &Range<usize>,
-) -> Result<TreeNode, ArgumentError> {
-    let (column, threshold, value) = (trees.columns[at], trees.thresholds[at], trees.values[at]);
-    if column == LEAF {
-        if !value.is_finite() {
-            return Err(bad(at, format_args!("has the value {value}")));
+/// The tree of these nodes.
+fn tree(trees: &FusionTrees<'_>, nodes: Range<usize>) -> Result<Tree, ArgumentError> {
+    let mut tree = Tree::default();
+    let mut is_child = vec![false; nodes.len()];
+    is_child[0] = true;
+    for at in nodes.clone() {
+        if trees.columns[at] == LEAF {
+            tree.leaves.push(((at - nodes.start) as u32, leaf(trees, at)?));
+            continue;
         }
-        return Ok(TreeNode::Leaf(value));
+        let split = split(trees, at, &nodes)?;
+        for child in split.children {
+            if std::mem::replace(&mut is_child[child as usize], true) {
+                return Err(bad(nodes.start + child as usize, "has several parents"));
+            }
+        }
+        tree.splits.push(split);
     }
+    match is_child.iter().position(|is_child| !is_child) {
+        Some(orphan) => Err(bad(nodes.start + orphan, "has no parent")),
+        None => Ok(tree),
+    }
+}
+
+/// The value of a leaf.
+fn leaf(trees: &FusionTrees<'_>, at: usize) -> Result<f32, ArgumentError> {
+    let value = trees.values[at];
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(bad(at, format_args!("has the value {value}")))
+}
+
+/// A node that is no leaf.
+fn split(trees: &FusionTrees<'_>, at: usize, nodes: &Range<usize>) -> Result<Split, ArgumentError> {
+    let (column, threshold) = (trees.columns[at], trees.thresholds[at]);
     let Some(column) = u32::try_from(column).ok().filter(|&c| (c as usize) < EVIDENCE.len()) else {
         return Err(bad(at, format_args!("looks at column {column} of {}", EVIDENCE.len())));
     };
@@ -132,14 +124,14 @@ fn node(
         return Err(bad(at, format_args!("has the threshold {threshold}")));
     }
     let children = [trees.children[2 * at], trees.children[2 * at + 1]];
-    let follows = |child: &i32| (at as i64 + 1..tree.end as i64).contains(&i64::from(*child));
+    let follows = |child: &i32| (at as i64 + 1..nodes.end as i64).contains(&i64::from(*child));
     if !children.iter().all(follows) {
         let message =
             format_args!("has the children {children:?}, which must follow it in its tree");
         return Err(bad(at, message));
     }
-    let children = children.map(|child| (child as usize - tree.start) as u32);
-    Ok(TreeNode::Split { column, threshold, children })
+    let children = children.map(|child| (child as usize - nodes.start) as u32);
+    Ok(Split { node: (at - nodes.start) as u32, column, threshold, children })
 }
 
 fn bad(node: usize, message: impl Display) -> ArgumentError {

@@ -29,7 +29,7 @@ use crate::panels::{PANEL_ROWS, PanelsView};
 use crate::quantize::CodedRowsView;
 use crate::query_codes::{PADDING, QueryCodesSlice, QueryCodesView};
 
-pub(crate) use trees::{Lanes, TREE_LANES, TreeNode};
+pub(crate) use trees::{Lanes, Split, TREE_LANES, Tree};
 
 /// An instruction set that kernels are compiled for, from the slowest to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -438,16 +438,15 @@ impl Kernels {
     /// `scores` after the other; `reach` is memory for a block for each node.
     ///
     /// # Panics
-    /// If a node looks at a column that isn't there, or has children that aren't.
+    /// If the tree names a column or a node that isn't there.
     pub(crate) fn add_tree(
         self,
-        nodes: &[TreeNode],
+        tree: &Tree,
         table: &[Lanes],
         reach: &mut [Lanes],
         scores: &mut [Lanes],
     ) {
-        assert_eq!(nodes.len(), reach.len());
-        dispatch!(self, trees::add_tree(nodes, table, reach, scores));
+        dispatch!(self, trees::add_tree(tree, table, reach, scores));
     }
 
     /// The `k`-th largest value, counted from 1; 0 and −0 are the same, and there must be no NaN.

@@ -167,7 +167,7 @@ macro_rules! entry_points {
         pub(super) mod $module {
             use super::super::{
                 AdamScales, ElementRow, ExpSums, Lanes, LogitBounds, MomentRow, PairLosses,
-                RowValues, TreeNode, generic, int8, select, train, trees,
+                RowValues, Tree, generic, int8, select, train, trees,
             };
             use super::$vector;
             use crate::kernels::x86_64_int8::$vector as Int8;
@@ -351,13 +351,13 @@ macro_rules! entry_points {
 
             #[target_feature(enable = $features)]
             pub(in super::super) fn add_tree(
-                nodes: &[TreeNode],
+                tree: &Tree,
                 table: &[Lanes],
                 reach: &mut [Lanes],
                 scores: &mut [Lanes],
             ) {
                 // SAFETY: as above.
-                unsafe { trees::add_tree::<$vector>(nodes, table, reach, scores) }
+                unsafe { trees::add_tree::<$vector>(tree, table, reach, scores) }
             }
 
             #[target_feature(enable = $features)]
