@@ -85,6 +85,8 @@ def omikuji(examples: Examples, stopwatch: Stopwatch) -> IntArray:
             model = library.Model.train_on_data(str(path), n_threads=examples.num_threads)
     predicted = np.full((examples.test_features.shape[0], K), -1)
     with stopwatch.time("predict"):
+        model.init_prediction_thread_pool(examples.num_threads)
+        model.densify_weights()
         for row, (columns, values) in enumerate(_rows(examples.test_features)):
             found = model.predict(list(zip(columns.tolist(), values.tolist(), strict=True)), top_k=K)
             predicted[row, : len(found)] = [label for label, _ in found]
