@@ -1,5 +1,6 @@
 """Fitting a fusion to evidence."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import oracle_fusion
 from elias_idx import EVIDENCE, Evidence
 from elias_idx.errors import DataError
 from elias_idx.train import fusion_fit
-from elias_idx.train.fusion import OF_NEIGHBOURS, OF_RANKER, Fusion, fit_fusion
+from elias_idx.train.fusion import OF_NEIGHBOURS, OF_RANKER, Fusion, _Trial, fit_fusion
 from elias_idx.train.fusion_fit import Pairs, Score, exported, fit_score
 from helpers_index import build
 
@@ -90,8 +91,22 @@ def test_uses_the_parts_that_pay(useful: tuple[str, ...], uses: tuple[bool, bool
         assert bool(fusion.linear[places].any()) == used
         if fusion.trees is not None and not used:
             assert not np.isin(fusion.trees.columns, places).any()
-    assert [step.name for step in fusion.steps] == ["dense model", "ranker", "neighbours", "trees"]
-    assert [step.used for step in fusion.steps[:3]] == [True, *uses]
+    assert [step.name for step in fusion.steps[:4]] == ["dense model", "ranker", "trees", "neighbours"]
+    assert [fusion.steps[place].used for place in (0, 1, 3)] == [True, *uses]
+
+
+def test_trees_are_tried_again_once_there_are_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, labels, _ = made_up(useful=("log_votes",))
+    run = _Trial.run
+
+    def without_first_trees(name: str, *args: Any, **options: Any) -> _Trial:
+        trial = run(name, *args, **options)
+        hopeless = name == "trees" and "log_votes" not in trial.columns
+        return replace(trial, metrics=trial.metrics - 1) if hopeless else trial
+
+    monkeypatch.setattr(_Trial, "run", without_first_trees)
+    names = [step.name for step in fit_fusion(evidence, labels).steps]
+    assert names == ["dense model", "ranker", "trees", "neighbours", "trees"]
 
 
 def test_passes_over_parts_that_the_index_lacks() -> None:
@@ -111,7 +126,7 @@ def test_trees_find_what_a_line_misses() -> None:
     text = np.repeat(np.arange(200), 40)
     labels = sp.csr_matrix((np.ones(right.sum()), (text[right], evidence.labels[right])), shape=labels.shape)
     fusion = fit_fusion(evidence, labels)
-    step = fusion.steps[-1]
+    [step] = [step for step in fusion.steps if step.name == "trees"]
     assert step.used
     assert step.gain > 10
     assert fusion.trees is not None
