@@ -70,12 +70,17 @@ def run(
             run_part(name, source, work, threads, pecos_python, again)
     results["data_sets"] = [in_process(_measure, source, work) for source in sources]
     results["load_average_at_end"] = os.getloadavg()[0]
+    click.echo(_write(results, out))
+
+
+def _write(results: dict[str, Any], out: Path) -> str:
+    """Writes the dated files; returns the report."""
     stem = out / f"accuracy-{results['date']}"
     out.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     report = "\n".join(accuracy_report.markdown(results)) + "\n"
     stem.with_suffix(".md").write_text(report, encoding="utf-8")
-    click.echo(report)
+    return report
 
 
 @main.command()
