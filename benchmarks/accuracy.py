@@ -42,6 +42,7 @@ def main() -> None:
     "--part", "parts", multiple=True, type=click.Choice(list(PARTS)), help="what to run; by default all that is quick"
 )
 @click.option("--again", is_flag=True, help="run these parts even if their results are there")
+@click.option("--only-report", is_flag=True, help="run nothing: write the results of the parts that ran")
 @click.option("--threads", default=2, type=click.IntRange(1), help="CPU threads of each part")
 @click.option("--work", type=click.Path(path_type=Path), default=_WORK, help="for the parts' results and models")
 @click.option("--pecos-python", default=sys.executable, help="a Python that has libpecos, which wants NumPy < 2")
@@ -50,6 +51,7 @@ def run(
     sources: tuple[str, ...],
     parts: tuple[str, ...],
     again: bool,
+    only_report: bool,
     threads: int,
     work: Path,
     pecos_python: str,
@@ -58,22 +60,27 @@ def run(
     """Runs the parts that have no results yet on each data set, and writes dated results of all parts."""
     results: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "command": _command(sources, parts, threads),
+        "command": _command(sources),
         "machine": environment.machine(),
         "versions": environment.versions(("elias_idx", "numpy", "scipy", "scikit-learn", "torch")),
     }
     for source in sources:
-        for name in parts or QUICK_PARTS:
+        for name in () if only_report else parts or QUICK_PARTS:
             click.echo(f"{source}: {name}", err=True)
             run_part(name, source, work, threads, pecos_python, again)
     results["data_sets"] = [in_process(_measure, source, work) for source in sources]
     results["load_average_at_end"] = os.getloadavg()[0]
+    click.echo(_write(results, out))
+
+
+def _write(results: dict[str, Any], out: Path) -> str:
+    """Writes the dated files; returns the report."""
     stem = out / f"accuracy-{results['date']}"
     out.mkdir(parents=True, exist_ok=True)
     stem.with_suffix(".json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     report = "\n".join(accuracy_report.markdown(results)) + "\n"
     stem.with_suffix(".md").write_text(report, encoding="utf-8")
-    click.echo(report)
+    return report
 
 
 @main.command()
@@ -89,12 +96,9 @@ def table(check: bool) -> None:
     _README.write_text(new, encoding="utf-8")
 
 
-def _command(sources: tuple[str, ...], parts: tuple[str, ...], threads: int) -> str:
-    """The command without folders, which are others elsewhere."""
-    options = [text for name in parts for text in ("--part", name)]
-    return shlex.join(
-        ["python", "benchmarks/accuracy.py", "run", *map(set_name, sources), *options, "--threads", str(threads)]
-    )
+def _command(sources: tuple[str, ...]) -> str:
+    """The command without folders, which are others elsewhere; parts say themselves when and how they ran."""
+    return shlex.join(["python", "benchmarks/accuracy.py", "run", *map(set_name, sources)])
 
 
 def _measure(source: str, work: Path) -> dict[str, Any]:

@@ -179,14 +179,13 @@ def _groups(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _costs(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield (
-        "\n### What it took\n\nSeconds, and CPU seconds of all threads, which other load disturbs less; features "
-        "are part of training where no separate figure stands. Memory is the process's peak, data and libraries "
-        "included. Prediction is of the top 100 of all test texts. Threads: "
-        f"{', '.join(sorted({str(part['threads']) for part in parts}))}.\n"
+        "\n### What it took\n\nSeconds, and CPU seconds of all threads, which other load disturbs less; features are "
+        "part of training where no separate figure stands. Memory is the process's peak, data and libraries included. "
+        "Prediction is of the top 100 of all test texts.\n"
     )
-    columns = ("features", "CPU", "training", "CPU", "prediction", "CPU", "GB", "begun", "commit")
+    columns = ("features", "CPU", "training", "CPU", "prediction", "CPU", "GB", "threads", "begun", "commit")
     yield row("", *columns)
-    yield row("---", *["---:"] * 7, "---", "---")
+    yield row("---", *["---:"] * 8, "---", "---")
     for part in parts:
         seconds = (
             f"{part['seconds'][name][kind]:,.0f}" if name in part["seconds"] else ""
@@ -194,7 +193,7 @@ def _costs(parts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for kind in ("wall", "cpu")
         )
         commit = part["versions"]["commit"]
-        yield row(part["title"], *seconds, f"{part['peak_memory'] / _GB:.1f}", part["date"], commit)
+        yield row(part["title"], *seconds, f"{part['peak_memory'] / _GB:.1f}", part["threads"], part["date"], commit)
     used = {
         (name, version)
         for part in parts

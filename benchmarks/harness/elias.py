@@ -164,12 +164,12 @@ def _recall_of_search(index: Index, embeddings: npt.NDArray[np.float32], work: W
 
 
 def _recall_of_candidates(evidence: Evidence, index: Index, work: Work) -> dict[str, Any]:
-    """Of what the fusion scores: the best of the shortlist and the neighbours' labels."""
+    """Of what the fusion scores: the best of the shortlist and, in models that use them, the neighbours' labels."""
     ones = np.ones(len(evidence.labels), np.float32)
     found = sp.csr_matrix((ones, evidence.labels, evidence.offsets), (len(work.texts.test), index.num_labels))
     starts = range(0, len(work.texts.test), _TEXTS_AT_ONCE)
     parts = (found[start : start + _TEXTS_AT_ONCE] for start in starts)
-    return {"candidates": "best of it, and the neighbours' labels", **_recall(parts, index, work)}
+    return {"candidates": "the fusion's candidates", **_recall(parts, index, work)}
 
 
 def _rows(columns: IntArray, num_columns: int) -> sp.csr_matrix:
