@@ -12,7 +12,9 @@ from elias_idx import Ensemble, Model
 from elias_idx.cli.commands import cli
 from elias_idx.config import Config
 from elias_idx.data import write_rows
+from elias_idx.encoders import BagEncoder
 from elias_idx.errors import ConfigError, DataError, FormatError
+from elias_idx.features import TextFeatures
 from elias_idx.train import TrainingSet, train_model
 from helpers_training import TINY, topic_features, topic_texts
 
@@ -120,14 +122,30 @@ def test_members_with_the_same_saved_encoder_share_it(folder, tmp_path, members,
     ensemble = Ensemble([Model.load(folder / "a"), Model.load(tmp_path / "same")])
     ensemble.save(tmp_path / "ensemble")
     loaded = Model.load(tmp_path / "ensemble")
-    calls = []
-    encode = Model.encode
-    monkeypatch.setattr(Model, "encode", lambda *arguments: calls.append(arguments) or encode(*arguments))
+    calls = count_calls(monkeypatch, BagEncoder, "encode")
     predicted = loaded.predict(TEXTS, 5)
     assert len(calls) == 1
     found = loaded.index.search(loaded.encode(TEXTS), 5)
     assert predicted.names == loaded.index.names(found.labels).tolist()
     assert np.array(predicted.scores, np.float32) == pytest.approx(found.scores)
+
+
+def count_calls(monkeypatch, owner, name):
+    calls, method = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given, **named: calls.append(given) or method(*given, **named))
+    return calls
+
+
+def test_texts_become_features_once_for_members_with_the_same_n_grams(folder, members, monkeypatch):
+    ensemble = Model.load(folder / "abc")
+    calls = count_calls(monkeypatch, TextFeatures, "transform")
+    predicted = ensemble.predict(TEXTS, 5)
+    # The second member has words alone.
+    assert len(calls) == 2
+    assert predicted == Ensemble([replace(member, checksums={}) for member in members]).predict(TEXTS, 5)
+    assert len(calls) == 5
+    with pytest.raises(TypeError, match="put a single text in a list"):
+        ensemble.predict("topic1x")
 
 
 def test_embeddings_are_searched_by_all_members(tmp_path):

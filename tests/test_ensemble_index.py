@@ -8,8 +8,11 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elias_idx import Index
+import oracle
+import oracle_fusion
+from elias_idx import EVIDENCE, Index
 from elias_idx.ensemble_index import MIN_DEPTH, EnsembleFilter, EnsembleIndex
+from helpers_index import build
 
 NAMES = [f"label {number}" for number in range(60)]
 
@@ -184,6 +187,42 @@ def test_a_filter_of_labels_that_a_member_lacks(members, queries):
     alone = members[2].search(queries, 1, filter=["new"]).scores
     assert found.scores[:, :1] == pytest.approx(alone / 3)
     assert (found.labels[:, 1] == -1).all()
+
+
+def test_members_with_fusion_give_its_scores(monkeypatch):
+    monkeypatch.setattr("elias_idx.ensemble_index._QUERIES_AT_ONCE", 5)
+    parts = oracle.random_parts(1, num_queries=12)
+    fusion = oracle_fusion.random_fusion(parts)
+    names = [f"label {number}" for number in range(len(parts.label_bias))]
+    linear = np.random.default_rng(0).normal(0, 0.05, len(EVIDENCE))
+    fused = fusion.add_to(build(parts, label_names=names)).with_fusion(linear)
+    dense = build(parts, label_names=names[::-1])
+    sparse, num_labels = sp.csr_matrix(fusion.sparse), len(names)
+    sums = np.zeros((12, num_labels), np.float32)
+    alone = fused.search(parts.queries, fusion.num_candidates, sparse=sparse)
+    put_scores(sums, alone)
+    others = np.zeros_like(sums)
+    put_scores(others, dense.search(parts.queries, num_labels))
+    sums += others[:, ::-1]
+    ensemble = EnsembleIndex([fused, dense])
+    found = ensemble.search(parts.queries, 4, sparse=sparse)
+    expected = np.argsort(-sums, axis=1, kind="stable")[:, :4]
+    assert (found.labels == expected).all()
+    assert (found.scores == np.take_along_axis(sums / np.float32(2), expected, 1)).all()
+    # A search without features is that of the dense models.
+    plain = ensemble.search(parts.queries, 4)
+    assert (
+        plain.labels == EnsembleIndex([build(parts, label_names=names), dense]).search(parts.queries, 4).labels
+    ).all()
+    with pytest.raises(ValueError, match="none of the indexes takes sparse features"):
+        EnsembleIndex([dense, dense]).search(parts.queries, 4, sparse=sparse)
+    with pytest.raises(ValueError, match="sparse must be"):
+        ensemble.search(parts.queries, 4, sparse=sparse[:, :-1])
+
+
+def put_scores(sums, found):
+    rows, columns = np.nonzero(found.labels >= 0)
+    sums[rows, found.labels[rows, columns]] = found.scores[rows, columns]
 
 
 def test_low_means_are_left_out(members, queries):

@@ -10,29 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
+from elias_idx._arrays import as_count
 from elias_idx.data import Inputs
-from elias_idx.encoders import PrecomputedEncoder
+from elias_idx.encoders import BagEncoder, PrecomputedEncoder
 from elias_idx.ensemble_index import EnsembleIndex
 from elias_idx.errors import ConfigError, DataError, FormatError
+from elias_idx.features import Features
 from elias_idx.index import Dtype
 from elias_idx.model import ENSEMBLE, Model, check_files, load_single, new_folder, write_description
-from elias_idx.predictor import Predictor
+from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
+
+# Which of a model's files are those of its encoder, and of features, its encoder's or its own.
+_ENCODER = "encoder/*"
+_FEATURES = "*/features.*"
 
 
 class Ensemble(Predictor):
     """Models whose scores are averaged: of different clusterings, seeds, settings or encoders.
 
     Its labels are those of the first model, and after them those that only others know: a label's score is the mean of
-    its scores in all members, 0 in one that doesn't know it. What members have in common is worked out once: texts
-    are encoded once for those with the same encoder.
+    its scores in all members, 0 in one that doesn't know it. What members have in common, their encoders or the n-grams
+    these start from, is worked out once.
 
     Args:
         members: two or more models, all of which take texts (or features), or all embeddings.
@@ -50,7 +58,7 @@ class Ensemble(Predictor):
 
     def __init__(self, members: Sequence[Model]) -> None:
         _check(members)
-        self.members = _with_shared_encoders(members)
+        self.members = _with_shared_parts(members)
         try:
             self._indexes = EnsembleIndex([member.index for member in members])
         except ValueError as error:
@@ -78,13 +86,25 @@ class Ensemble(Predictor):
         Raises:
             ConfigError: the members' encoders differ.
         """
+        return self.vectorise(texts, num_threads, fusion=False)[0]
+
+    def vectorise(
+        self, texts: Inputs, num_threads: int | None = None, *, fusion: bool = True
+    ) -> tuple[npt.NDArray[np.float32], sp.csr_matrix | None]:
+        """The texts' embeddings [N, D] and sparse features [N, F] for `index`; as `Model.vectorise`.
+
+        Raises:
+            ConfigError: the members' encoders differ.
+        """
         self._check_encoders()
-        return self.members[0].encode(texts, num_threads)
+        fused = next((member for member in self.members if member.index.has_fusion), self.members[0])
+        return fused.vectorise(texts, num_threads, fusion=fusion)
 
     @property
     def has_one_encoder(self) -> bool:
-        """Whether all members have the same encoder, so that `index` takes what `encode` gives."""
-        return all(member.encoder is self.members[0].encoder for member in self.members)
+        """Whether all members have the same encoder and features, so that `index` takes what `vectorise` gives."""
+        features = {id(member.features) for member in self.members if member.index.has_fusion}
+        return len(features) < 2 and all(member.encoder is self.members[0].encoder for member in self.members)
 
     @property
     def num_labels(self) -> int:
@@ -112,21 +132,24 @@ class Ensemble(Predictor):
     def _index(self) -> EnsembleIndex:
         return self._indexes
 
-    def _search(
-        self,
-        texts: Inputs,
-        k: int,
-        *,
-        num_threads: int | None,
-        fusion: bool,  # noqa: ARG002 (of dense models yet)
-        **options: Any,
-    ) -> SearchResult:
-        encoded: dict[int, npt.NDArray[np.float32]] = {}
-        for member in self.members:
-            if id(member.encoder) not in encoded:
-                encoded[id(member.encoder)] = member.encode(texts, num_threads)
-        embeddings = [encoded[id(member.encoder)] for member in self.members]
-        return self._indexes.search_each(embeddings, k, num_threads=num_threads, **options)
+    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
+        embeddings, sparse = self._vectorise_each(texts, num_threads, fusion)
+        return self._indexes.search_each(embeddings, k, sparse=sparse, num_threads=num_threads, **options)
+
+    def _vectorise_each(
+        self, texts: Inputs, num_threads: int | None, fusion: bool
+    ) -> tuple[list[npt.NDArray[np.float32]], list[sp.csr_matrix | None]]:
+        """`Model.vectorise` of each member; features and encoders that members share are used once."""
+        check_inputs(texts)
+        num_threads = None if num_threads is None else as_count("num_threads", num_threads)
+        fused = [member.features if fusion and member.index.has_fusion else None for member in self.members]
+        used = [features for features in (*fused, *(member.encoder.features for member in self.members)) if features]
+        sparse = {key: features.transform(texts) for key, features in {id(each): each for each in used}.items()}
+        embeddings = {
+            key: encoder.encode(texts, num_threads, sparse=sparse.get(id(encoder.features)))
+            for key, encoder in {id(member.encoder): member.encoder for member in self.members}.items()
+        }
+        return [embeddings[id(member.encoder)] for member in self.members], [sparse.get(id(each)) for each in fused]
 
     def verify(self) -> None:
         """Recomputes the checksums of all files of all members that were loaded.
@@ -207,21 +230,37 @@ def _check(members: Sequence[Model]) -> None:
         raise ConfigError(f"the members of an ensemble must take the same inputs; these take {kinds}")
 
 
-def _with_shared_encoders(members: Sequence[Model]) -> tuple[Model, ...]:
-    """The models, where encoders that are the same are one object."""
+def _with_shared_parts(members: Sequence[Model]) -> tuple[Model, ...]:
+    """The models, where encoders that are the same are one object, and so are features."""
     shared: list[Model] = []
     for member in members:
-        same = next((earlier for earlier in shared if _same_encoder(earlier, member)), member)
-        shared.append(replace(member, encoder=same.encoder))
+        for earlier in shared:
+            if _same_encoder(earlier, member):
+                member = replace(member, encoder=earlier.encoder)
+            if earlier.features is not None and _files(earlier, _FEATURES) == _files(member, _FEATURES) != {}:
+                member = _with_features(member, earlier.features)
+        shared.append(member)
     return tuple(shared)
 
 
 def _same_encoder(one: Model, other: Model) -> bool:
     if isinstance(one.encoder, PrecomputedEncoder):
         return one.encoder == other.encoder
-    return one.encoder is other.encoder or (_encoder_files(one) == _encoder_files(other) != {})
+    return one.encoder is other.encoder or _files(one, _ENCODER) == _files(other, _ENCODER) != {}
 
 
-def _encoder_files(model: Model) -> dict[str, str]:
-    """The checksums of a saved encoder's files."""
-    return {name: digest for name, digest in model.checksums.items() if name.startswith("encoder/")}
+def _files(model: Model, pattern: str) -> dict[str, str]:
+    """The checksums of some of a loaded model's files."""
+    return {Path(name).name: digest for name, digest in model.checksums.items() if fnmatch(name, pattern)}
+
+
+def _with_features(model: Model, features: Features) -> Model:
+    """A model with features that are equal to its own, but another object."""
+    if model.features is features:
+        return model
+    if model.own_features is not None:
+        return replace(model, own_features=features)
+    encoder: Any = model.encoder
+    if isinstance(encoder, BagEncoder):
+        return replace(model, encoder=replace(encoder, features=features))
+    return replace(model, encoder=replace(encoder, bag=replace(encoder.bag, features=features)))

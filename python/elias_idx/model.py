@@ -35,7 +35,7 @@ from elias_idx.errors import FormatError
 from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
-from elias_idx.predictor import Predictor
+from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ class Model(Predictor):
             num_threads: CPU threads at most; by default all that the process may use.
             fusion: whether the features are wanted; None takes their place, also where the index has no fusion.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a sequence of strings; put a single text in a list")
+        check_inputs(texts)
         threads = None if num_threads is None else as_count("num_threads", num_threads)
         if not (fusion and self.index.has_fusion and self.features is not None):
             return self.encoder.encode(texts, threads), None

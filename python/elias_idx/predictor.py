@@ -240,3 +240,9 @@ class Predictor(ABC):
         if self._index.label_names is None:
             raise DataError("this model's index has no label names, which predictions and evaluation need")
         return self._index.label_names
+
+
+def check_inputs(texts: Inputs) -> None:
+    """Raises a TypeError for a single text, which would pass for a sequence of its characters."""
+    if isinstance(texts, str):
+        raise TypeError("texts must be a sequence of strings; put a single text in a list")
