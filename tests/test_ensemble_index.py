@@ -127,7 +127,7 @@ def test_members_take_embeddings_of_their_own(members, queries):
         ensemble.search(queries)
     with pytest.raises(ValueError, match="dim 4"):
         ensemble.search_each([queries, queries], 5)
-    with pytest.raises(ValueError, match="queries must have"):
+    with pytest.raises(ValueError, match="as many embeddings, got 70, 5"):
         ensemble.search_each([queries, queries[:5, :4]], 5)
 
 
@@ -260,5 +260,10 @@ def test_bad_arguments_are_explained(members, queries):
     foreign = EnsembleIndex([random_index(7, NAMES), random_index(8, NAMES)]).label_filter([1])
     with pytest.raises(ValueError, match="another"):
         EnsembleIndex(members[:2]).search(queries, filter=foreign)
+    for of_others in (foreign, [foreign] * len(queries)):
+        with pytest.raises(ValueError, match="another ensemble"):
+            ensemble.search(queries, filter=of_others)
+    with pytest.raises(ValueError, match="as many embeddings, got 70, 69, 70"):
+        ensemble.search_each([queries, queries[1:], queries])
     assert isinstance(foreign, EnsembleFilter)
     assert copy.copy(foreign) == foreign

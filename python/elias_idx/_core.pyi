@@ -21,7 +21,6 @@ __all__ = [
     "bag_product",
     "cluster_labels",
     "instruction_set",
-    "nearest_texts",
     "replace_folder",
     "search_ensemble",
     "shared_labels",
@@ -234,9 +233,6 @@ def cluster_labels(
     num_threads: int | None,
     report: Callable[[float], object],
 ) -> _U32: ...
-def nearest_texts(
-    texts: _Csr, queries: _Csr, count: int, max_texts: int, num_threads: int | None
-) -> tuple[_I64, _F32]: ...
 def train_ranker(
     features: _Csr,
     labels: _Csr,

@@ -203,6 +203,8 @@ class EnsembleIndex:
             _arrays.as_embeddings(given, index.dim)[0] for given, index in zip(embeddings, self.indexes, strict=True)
         ]
         num_queries = len(queries[0])
+        if any(len(own) != num_queries for own in queries):
+            raise ValueError(f"all indexes need as many embeddings, got {', '.join(str(len(own)) for own in queries)}")
         k = _arrays.as_count("k", k)
         sizes = (
             _size("beam_size", beam_size),
@@ -258,7 +260,7 @@ class EnsembleIndex:
         if given is None:
             return [None] * len(self.indexes)
         if isinstance(given, EnsembleFilter):
-            return list(given.members)
+            return list(self._checked(given).members)
         if isinstance(given, (list, tuple)) and any(item is None or isinstance(item, EnsembleFilter) for item in given):
             return self._filters_of_queries(given, num_queries)
         if _arrays.is_csr(given):
@@ -272,8 +274,15 @@ class EnsembleIndex:
         if len(given) != num_queries:
             raise ValueError(f"filter must have {num_queries} filters, one a query, got {len(given)}")
         return [
-            [None if item is None else item.members[member] for item in given] for member in range(len(self.indexes))
+            [None if item is None else self._checked(item).members[member] for item in given]
+            for member in range(len(self.indexes))
         ]
+
+    def _checked(self, given: EnsembleFilter) -> EnsembleFilter:
+        """The filter; of other indexes of the same number the core refuses it."""
+        if len(given.members) != len(self.indexes):
+            raise ValueError("the filter was made by another ensemble: make it again by this one's label_filter")
+        return given
 
     def _filters_of_rows(self, given: Any, num_queries: int) -> list[_Filter | None]:
         indptr, labels, allowed = _arrays.as_filter_rows(given, (num_queries, self.num_labels))

@@ -109,5 +109,7 @@ def test_what_does_not_fit_is_refused(problem):
         train_ranker(features, labels, shortlists, cost=0, weights_per_label=60)
     with pytest.raises(ValueError, match="shortlists must hold labels below 8"):
         train_ranker(features, labels, shortlists + 8, cost=COST, weights_per_label=60)
+    with pytest.raises(ValueError, match="shortlists must have 400 rows, one a text, got 800"):
+        train_ranker(features, labels, np.vstack([shortlists, shortlists]), cost=COST, weights_per_label=60)
     with pytest.raises(ValueError, match="labels' rows must have 400 values, got 399"):
         train_ranker(features, labels[1:], shortlists, cost=COST, weights_per_label=60)

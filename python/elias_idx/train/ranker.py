@@ -62,6 +62,8 @@ def train_ranker(
     Raises:
         ValueError: the arrays do not fit one another, or a setting is out of range.
     """
+    if len(shortlists) != features.shape[0]:
+        raise ValueError(f"shortlists must have {features.shape[0]} rows, one a text, got {len(shortlists)}")
     with share_bar("sparse ranker") as report:
         offsets, columns, weights, bias = _core.train_ranker(
             features=core_csr(features),

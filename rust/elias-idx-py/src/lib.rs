@@ -610,7 +610,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(train::bag_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(train::apply_gradients, module)?)?;
     module.add_function(wrap_pyfunction!(cluster::cluster_labels, module)?)?;
-    module.add_function(wrap_pyfunction!(sparse::nearest_texts, module)?)?;
     module.add_function(wrap_pyfunction!(ranker::train_ranker, module)?)?;
     module.add_function(wrap_pyfunction!(ensemble::search_ensemble, module)?)?;
     module.add_function(wrap_pyfunction!(ensemble::shared_labels, module)?)?;

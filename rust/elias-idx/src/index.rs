@@ -54,6 +54,18 @@ pub(crate) fn check_positive(name: &'static str, value: usize) -> Result<(), Arg
     if value == 0 { Err(ArgumentError::Zero { name }) } else { Ok(()) }
 }
 
+/// Checks an array's length against that which others imply.
+pub(crate) fn check_len(
+    name: &'static str,
+    received: usize,
+    expected: usize,
+) -> Result<(), ArgumentError> {
+    if received == expected {
+        return Ok(());
+    }
+    Err(ArgumentError::WrongLength { name, expected, received })
+}
+
 /// How an index's files are brought into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loading {

@@ -63,7 +63,6 @@ pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
-pub use fusion::neighbours::nearest_texts;
 pub use fusion::{EVIDENCE, EvidenceParts, FusionTrees};
 pub use index::{Defaults, Index, Loading, Source};
 pub use label_names::{LabelNames, SharedLabels};

@@ -9,7 +9,7 @@ use crate::error::{ArgumentError, Result};
 use crate::format::manifest::{Dims, FusionSizes};
 use crate::format::schema;
 use crate::format::write::{Destination, Store, Stored};
-use crate::index::{Defaults, Index, Loading, check_positive};
+use crate::index::{Defaults, Index, Loading, check_len, check_positive};
 use crate::label_names::LabelNames;
 use crate::label_rows::Dtype;
 use crate::matrix::{MAX_IDS, MatrixView, check_finite};
@@ -291,11 +291,7 @@ fn check_length(
     rows: usize,
     cols: usize,
 ) -> Result<(), ArgumentError> {
-    let expected = rows.saturating_mul(cols);
-    if received == expected {
-        return Ok(());
-    }
-    Err(ArgumentError::WrongLength { name, expected, received })
+    check_len(name, received, rows.saturating_mul(cols))
 }
 
 fn put_matrix(

@@ -9,7 +9,7 @@ use crate::error::{ArgumentError, Result};
 use crate::format::manifest::FusionSizes;
 use crate::format::schema;
 use crate::format::write::{Destination, Store};
-use crate::index::{Index, check_positive};
+use crate::index::{Index, check_len, check_positive};
 use crate::matrix::{MAX_IDS, check_finite};
 use crate::sparse::SparseRows;
 
@@ -139,11 +139,4 @@ impl EvidenceParts<'_> {
         }
         Ok(())
     }
-}
-
-fn check_len(name: &'static str, received: usize, expected: usize) -> Result<(), ArgumentError> {
-    if received == expected {
-        return Ok(());
-    }
-    Err(ArgumentError::WrongLength { name, expected, received })
 }

@@ -10,7 +10,7 @@
 mod build;
 mod candidates;
 mod evidence;
-pub(crate) mod neighbours;
+mod neighbours;
 mod places;
 mod query_features;
 pub(crate) mod scorer;

@@ -7,18 +7,11 @@
 //!
 //! N texts, F features, L labels.
 
-use std::iter;
-use std::sync::Mutex;
-
 use crate::error::{ArgumentError, Result};
 use crate::matrix::MAX_IDS;
 use crate::search::top_k::{TopK, unkey};
 use crate::sparse::SparseRows;
 use crate::storage::zeros;
-use crate::threads::{self, Loops, lock};
-
-/// Queries that a thread takes at once.
-const BLOCK_QUERIES: usize = 32;
 
 /// The texts of each feature, by number, and their values.
 #[derive(Clone, Copy)]
@@ -38,7 +31,6 @@ pub(crate) struct Inverted {
     pub(crate) offsets: Vec<u64>,
     pub(crate) texts: Vec<u32>,
     pub(crate) values: Vec<f32>,
-    num_texts: usize,
 }
 
 /// The labels of each text.
@@ -99,12 +91,8 @@ pub(crate) fn invert(texts: &SparseRows<'_>, max_texts: usize) -> Result<Inverte
         *length = sum;
     }
     let mut ends = offsets.clone();
-    let mut inverted = Inverted {
-        offsets,
-        texts: zeros(what, sum as usize)?,
-        values: zeros(what, sum as usize)?,
-        num_texts,
-    };
+    let mut inverted =
+        Inverted { offsets, texts: zeros(what, sum as usize)?, values: zeros(what, sum as usize)? };
     for text in 0..num_texts {
         for (column, value) in texts.row(text) {
             if inverted.offsets[column] < inverted.offsets[column + 1] {
@@ -116,17 +104,6 @@ pub(crate) fn invert(texts: &SparseRows<'_>, max_texts: usize) -> Result<Inverte
         }
     }
     Ok(inverted)
-}
-
-impl Inverted {
-    pub(crate) fn view(&self) -> Postings<'_> {
-        Postings {
-            offsets: &self.offsets,
-            texts: &self.texts,
-            values: &self.values,
-            num_texts: self.num_texts,
-        }
-    }
 }
 
 impl Postings<'_> {
@@ -187,52 +164,6 @@ impl NeighbourSearch {
     }
 }
 
-/// The `count` ≥ 1 nearest of `texts` \[N, F\] for each of `queries` \[Q, F\], without the features of more than `max_texts` of
-/// the texts: texts and cosines \[Q, `count`\], the largest first; −1 and 0 where a query has fewer texts with a cosine
-/// above 0.
-///
-/// # Errors
-/// Matrices that are no CSR of F columns; an interruption by the hook.
-pub fn nearest_texts(
-    texts: &SparseRows<'_>,
-    queries: &SparseRows<'_>,
-    count: usize,
-    max_texts: usize,
-    num_threads: Option<usize>,
-    hook: &mut dyn FnMut() -> bool,
-) -> Result<(Vec<i64>, Vec<f32>)> {
-    texts.check("texts")?;
-    queries.check("queries")?;
-    if queries.num_columns != texts.num_columns {
-        let (name, expected) = ("a row of queries", texts.num_columns);
-        return Err(
-            ArgumentError::WrongLength { name, expected, received: queries.num_columns }.into()
-        );
-    }
-    if count == 0 {
-        return Err(ArgumentError::Zero { name: "count" }.into());
-    }
-    let inverted = invert(texts, max_texts)?;
-    let mut found: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len()];
-    let idle: Mutex<Vec<NeighbourSearch>> = Mutex::default();
-    let num_threads = threads::available().min(num_threads.unwrap_or(usize::MAX));
-    threads::lead(num_threads, hook, |team| {
-        team.for_each_part(&mut found, BLOCK_QUERIES, &|block, found| {
-            let mut search = lock(&idle).pop().unwrap_or_default();
-            for (query, found) in (block * BLOCK_QUERIES..).zip(found) {
-                found.extend_from_slice(search.nearest(inverted.view(), queries.row(query), count));
-            }
-            lock(&idle).push(search);
-        })
-    })?;
-    let none = (-1, 0.0);
-    let padded = found.iter().flat_map(|found| {
-        let found = found.iter().map(|near| (i64::from(near.text), near.cosine));
-        found.chain(iter::repeat(none)).take(count)
-    });
-    Ok(padded.unzip())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -255,9 +186,16 @@ mod tests {
             own
         }
 
-        fn view(&self) -> SparseRows<'_> {
-            SparseRows { offsets: &self.0, columns: &self.1, values: &self.2, num_columns: self.3 }
+        fn invert(&self, max_texts: usize) -> Inverted {
+            let (offsets, columns, values) = (&self.0[..], &self.1[..], &self.2[..]);
+            invert(&SparseRows { offsets, columns, values, num_columns: self.3 }, max_texts)
+                .unwrap()
         }
+    }
+
+    fn view(inverted: &Inverted, num_texts: usize) -> Postings<'_> {
+        let Inverted { offsets, texts, values } = inverted;
+        Postings { offsets, texts, values, num_texts }
     }
 
     const FEATURES: usize = 6;
@@ -269,11 +207,11 @@ mod tests {
     }
 
     /// All cosines above 0, best first.
-    fn by_sorting(texts: &[Vec<f32>], query: &[f32], features: &[bool]) -> Vec<(i64, f32)> {
+    fn by_sorting(texts: &[Vec<f32>], query: &[f32], features: &[bool]) -> Vec<(u32, f32)> {
         let product = |text: &Vec<f32>| -> f32 {
             (0..FEATURES).filter(|&f| features[f]).map(|f| text[f] * query[f]).sum()
         };
-        let mut all: Vec<(i64, f32)> = (0..).zip(texts.iter().map(product)).collect();
+        let mut all: Vec<(u32, f32)> = (0..).zip(texts.iter().map(product)).collect();
         all.retain(|pair| pair.1 > 0.0);
         all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         all
@@ -283,20 +221,19 @@ mod tests {
         #[test]
         fn neighbours_are_those_of_sorting_all_cosines(
             texts in matrix(40), queries in matrix(80), count in 1..50_usize, max_texts in 0..40_usize,
-            num_threads in 1..3_usize,
         ) {
             let few = |f: usize| texts.iter().filter(|text| text[f] != 0.0).count() <= max_texts;
             let features: Vec<bool> = (0..FEATURES).map(few).collect();
-            let (rows, queries_rows) = (Rows::new(&texts, FEATURES), Rows::new(&queries, FEATURES));
-            let (found, cosines) = nearest_texts(
-                &rows.view(), &queries_rows.view(), count, max_texts, Some(num_threads), &mut || false,
-            ).unwrap();
-            prop_assert_eq!(found.len(), queries.len() * count);
-            for (query, found) in queries.iter().zip(found.chunks(count).zip(cosines.chunks(count))) {
+            let inverted = Rows::new(&texts, FEATURES).invert(max_texts);
+            let mut search = NeighbourSearch::default();
+            for query in &queries {
+                let features_of_query = query.iter().copied().enumerate();
+                let found = search.nearest(view(&inverted, texts.len()), features_of_query, count);
+                let found: Vec<(u32, f32)> =
+                    found.iter().map(|near| (near.text, near.cosine)).collect();
                 let mut expected = by_sorting(&texts, query, &features);
-                expected.resize(count.max(expected.len()), (-1, 0.0));
-                let found: Vec<(i64, f32)> = found.0.iter().copied().zip(found.1.iter().copied()).collect();
-                prop_assert_eq!(found, &expected[..count]);
+                expected.truncate(count);
+                prop_assert_eq!(found, expected);
             }
         }
 
@@ -305,10 +242,9 @@ mod tests {
             texts in matrix(30), query in prop::collection::vec(0.0..1.0_f32, FEATURES),
             labels in prop::collection::vec(prop::collection::btree_set(0..8_u32, 0..4), 30),
         ) {
-            let rows = Rows::new(&texts, FEATURES);
-            let inverted = invert(&rows.view(), usize::MAX).unwrap();
+            let inverted = Rows::new(&texts, FEATURES).invert(usize::MAX);
             let mut search = NeighbourSearch::default();
-            let near = search.nearest(inverted.view(), (0..).zip(query), 10).to_vec();
+            let near = search.nearest(view(&inverted, texts.len()), (0..).zip(query), 10).to_vec();
             let mut offsets = vec![0_u64];
             labels.iter().for_each(|own| offsets.push(offsets[offsets.len() - 1] + own.len() as u64));
             let flat: Vec<u32> = labels.iter().flatten().copied().collect();
@@ -331,29 +267,12 @@ mod tests {
 
     #[test]
     fn searches_leave_nothing_behind() {
-        let (many, few) = (Rows::new(&vec![vec![1.0; 2]; 300], 2), Rows::new(&[vec![0.0, 1.0]], 2));
+        let many = Rows::new(&vec![vec![1.0; 2]; 300], 2).invert(usize::MAX);
+        let few = Rows::new(&[vec![0.0, 1.0]], 2).invert(usize::MAX);
         let mut search = NeighbourSearch::default();
-        let inverted = invert(&many.view(), usize::MAX).unwrap();
-        assert_eq!(search.nearest(inverted.view(), [(0, 1.0)].into_iter(), 7).len(), 7);
-        let inverted = invert(&few.view(), usize::MAX).unwrap();
+        assert_eq!(search.nearest(view(&many, 300), [(0, 1.0)].into_iter(), 7).len(), 7);
         let expected = [Neighbour { text: 0, cosine: 0.5 }];
-        assert_eq!(search.nearest(inverted.view(), [(1, 0.5)].into_iter(), 7), expected);
-        assert!(search.nearest(inverted.view(), [(0, 1.0)].into_iter(), 7).is_empty());
-    }
-
-    #[test]
-    fn broken_matrices_are_refused() {
-        let good = Rows::new(&[vec![1.0, 0.0]], 2);
-        let wider = Rows::new(&[vec![1.0, 0.0]], 3);
-        let broken = Rows(vec![0, 1], vec![2], vec![1.0], 2);
-        let error = |texts: &Rows, queries: &Rows, count| {
-            let result =
-                nearest_texts(&texts.view(), &queries.view(), count, 9, None, &mut || false);
-            result.unwrap_err().to_string()
-        };
-        assert_eq!(error(&broken, &good, 1), "texts: a column index is out of range");
-        assert_eq!(error(&good, &broken, 1), "queries: a column index is out of range");
-        assert_eq!(error(&good, &wider, 1), "a row of queries must have 2 values, got 3");
-        assert_eq!(error(&good, &good, 0), "count must be at least 1, got 0");
+        assert_eq!(search.nearest(view(&few, 1), [(1, 0.5)].into_iter(), 7), expected);
+        assert!(search.nearest(view(&few, 1), [(0, 1.0)].into_iter(), 7).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Sharing out the queries of a call, or the parts of a single query, to threads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::HitsMut;
 use super::label_major::{MAX_PAIRS, MAX_QUERIES};
@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::worker::{Block, Worker};
 use crate::error::Result;
 use crate::fusion::NUM_COLUMNS;
-use crate::threads::{self, Hook, Pulse};
+use crate::threads::{self, Hook, Pulse, lock};
 
 /// Which step's results are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ pub(crate) fn run(
     );
     let work = |_: usize, pulse: &mut Pulse<'_>| {
         let mut worker = plan.workers.take();
-        while let Some(block) = { blocks.lock().unwrap_or_else(PoisonError::into_inner).next() } {
+        while let Some(block) = { lock(&blocks).next() } {
             if worker.run(plan, goal, width, block, pulse).is_err() {
                 break; // stopped, which is known
             }

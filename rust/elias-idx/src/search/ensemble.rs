@@ -4,15 +4,15 @@
 //! there: with enough of them that is nearly true. Members come one after the other, each on all threads, so that
 //! its classifiers stay in the caches; then the threads share out the queries whose scores are averaged.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::top_k::{TopK, unkey};
 use super::worker::write;
 use super::{Hits, HitsMut, SearchOptions, num_threads};
 use crate::error::{ArgumentError, Result};
-use crate::index::{Index, check_positive};
+use crate::index::{Index, check_len, check_positive};
 use crate::matrix::MAX_IDS;
-use crate::threads::{self, Hook, Pulse};
+use crate::threads::{self, Hook, Pulse, lock};
 
 /// Queries that a thread averages in one go.
 const QUERIES_AT_ONCE: usize = 64;
@@ -87,23 +87,17 @@ fn check(
         return Err(ArgumentError::BadMinScore);
     }
     let num_queries = members[0].queries.len() / members[0].index.dim();
-    let length = |name, expected, received| {
-        if expected == received {
-            return Ok(());
-        }
-        Err(ArgumentError::WrongLength { name, expected, received })
-    };
     for member in members {
-        length("queries", num_queries * member.index.dim(), member.queries.len())?;
+        check_len("queries", member.queries.len(), num_queries * member.index.dim())?;
         let Some(labels) = member.labels else { continue };
-        length("labels", member.index.num_labels(), labels.len())?;
+        check_len("labels", labels.len(), member.index.num_labels())?;
         if let Some(&received) = labels.iter().find(|&&label| label as usize >= MAX_IDS) {
             return Err(ArgumentError::TooMany { name: "label ids", received: received as usize });
         }
     }
     let expected = num_queries.saturating_mul(k);
-    length("ids", expected, out.ids.len())?;
-    length("scores", expected, out.scores.len())
+    check_len("ids", out.ids.len(), expected)?;
+    check_len("scores", out.scores.len(), expected)
 }
 
 /// What a member found, and the ensemble's ids of its labels.
@@ -138,7 +132,7 @@ fn average(
     threads::run(num_threads.min(num_blocks).max(1), hook, &|_: usize, pulse: &mut Pulse<'_>| {
         let mut means = Means::default();
         while !pulse.stopped() {
-            let next = blocks.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let next = lock(&blocks).next();
             let Some((block, (ids, scores))) = next else { break };
             let rows = ids.chunks_mut(k).zip(scores.chunks_mut(k));
             for (query, (ids, scores)) in (block * QUERIES_AT_ONCE..).zip(rows) {

@@ -27,16 +27,11 @@ pub use ranker::{Ranker, RankerData, RankerOptions, train_ranker};
 pub use rows::{Adam, Bias, Mode, RowGradients, Table, Weights, apply_gradients};
 
 use crate::error::{ArgumentError, Result};
+use crate::index::check_len;
 
 /// Fails with a message unless the condition holds.
 fn check(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
     if condition { Ok(()) } else { Err(ArgumentError::BadStep(message()).into()) }
-}
-
-/// Checks an array's length against that which others imply.
-fn check_len(name: &'static str, received: usize, expected: usize) -> Result<()> {
-    let error = ArgumentError::WrongLength { name, expected, received };
-    if received == expected { Ok(()) } else { Err(error.into()) }
 }
 
 /// Checks the offsets of ragged rows over `num_entries` entries.

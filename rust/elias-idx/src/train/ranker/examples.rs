@@ -35,11 +35,14 @@ pub(super) struct LabelExamples<'a> {
 
 impl RankerData<'_> {
     pub(super) fn check(&self) -> Result<()> {
-        self.features.check("features")?;
+        // Of a column that occurs twice in a row, the solver would take too large steps.
+        self.features.check_sorted("features")?;
         self.labels.check("labels")?;
         let (num_texts, num_labels) = (self.features.len(), self.labels.num_columns);
-        if num_texts > MAX_IDS {
-            return Err(ArgumentError::TooMany { name: "texts", received: num_texts }.into());
+        for (name, received) in [("texts", num_texts), ("features", self.features.num_columns)] {
+            if received > MAX_IDS {
+                return Err(ArgumentError::TooMany { name, received }.into());
+            }
         }
         check_len("labels' rows", self.labels.len(), num_texts)?;
         let whole = self.shortlists.len().is_multiple_of(num_texts.max(1));

@@ -189,13 +189,15 @@ fn what_cannot_be_is_refused() {
         labels: vec![vec![1.0; LABELS]; 2],
         shortlists: vec![-1, 0, 1, 3],
     };
-    let error = |case: &Case, options: RankerOptions| {
-        let features = Rows::new(&case.features, FEATURES);
+    let error_of = |case: &Case, features: &Rows, options: RankerOptions| {
         let labels = Rows::new(&case.labels, LABELS);
         let (features, labels, shortlists) = (features.view(), labels.view(), &*case.shortlists);
         let data = RankerData { features, labels, shortlists };
         let result = train_ranker(&data, options, &Progress::default(), &mut || false);
         result.map_or_else(|error| error.to_string(), |_| "none".into())
+    };
+    let error = |case: &Case, options: RankerOptions| {
+        error_of(case, &Rows::new(&case.features, FEATURES), options)
     };
     assert_eq!(error(&good, OPTIONS), "none");
     let case = Case { shortlists: vec![0, 1, 2, 4], ..good.clone() };
@@ -208,6 +210,16 @@ fn what_cannot_be_is_refused() {
     assert_eq!(error(&case, OPTIONS), "relevances must not be negative");
     let case = Case { features: vec![vec![f32::NAN; FEATURES]; 2], ..good.clone() };
     assert_eq!(error(&case, OPTIONS), "features: a value is NaN or infinite");
+    let mut repeated = Rows::new(&good.features, FEATURES);
+    repeated.columns[1] = 0;
+    assert!(
+        error_of(&good, &repeated, OPTIONS).starts_with("features: a row's columns don't ascend")
+    );
+    let wide = Rows { num_columns: 1 << 32, ..Rows::new(&good.features, FEATURES) };
+    assert_eq!(
+        error_of(&good, &wide, OPTIONS),
+        "features must be at most 4294967294, got 4294967296"
+    );
     for cost in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let options = RankerOptions { positive_cost: cost, ..OPTIONS };
         let expected = format!("positive_cost must be finite and positive, got {cost}");
