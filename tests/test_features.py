@@ -1,5 +1,6 @@
 """Inputs as sparse vectors."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -153,6 +154,40 @@ def test_damaged_files_are_refused(tmp_path, name, change):
     tensors = load_tensors(path)
     save_tensors(path, {**tensors, name: change(tensors[name])})
     with pytest.raises(FormatError, match="idf must be finite" if name == "idf" else f"{name} must be"):
+        load_features(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [],
+        lambda _: {"blocks": []},
+        lambda _: {"blocks": [5]},
+        lambda _: {"blocks": 5},
+        *(
+            lambda content, name=name, value=value: {"blocks": [{**content["blocks"][0], name: value}]}
+            for name, value in [
+                ("field", "title"),
+                ("kind", None),
+                ("ngrams", [1]),
+                ("ngrams", [2, 1]),
+                ("ngrams", ["1", 2]),
+                ("weight", "heavy"),
+                ("weight", math.nan),
+                ("symbols", 5),
+                ("symbols", [5]),
+                ("unknown", 1),
+            ]
+        ),
+    ],
+)
+def test_damaged_descriptions_are_refused(tmp_path, change):
+    features = TextFeatures(BLOCKS)
+    features.fit_transform(TEXTS)
+    features.save(tmp_path)
+    path = tmp_path / "features.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"features\.json is damaged"):
         load_features(tmp_path)
 
 

@@ -9,12 +9,11 @@ from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
 from elias_idx.train import train_model
-from elias_idx.train.auto import TextStatistics, describe, expected_seconds, resolved, resolved_for_sizes
+from elias_idx.train.auto import OF_TEXTS, TextStatistics, describe, expected_seconds, resolved, resolved_for_sizes
 from elias_idx.train.model_sizes import ModelSizes
 from helpers_training import topic_features, topic_texts
 
 FOLLOWING = [item.name for item in fields(Config) if item.metadata.get("follows")]
-OF_TEXTS = {*(name for name in FOLLOWING if "ngrams" in name or name.startswith("min_")), "phrase_weight"}
 
 
 def of_texts(texts):
@@ -36,7 +35,7 @@ def test_everything_is_filled_in_and_described():
     config = resolved(Config(), TrainingSet(*topic_texts()))
     assert None not in [getattr(config, name) for name in (*FOLLOWING, "num_clusters", "beta")]
     assert resolved(config, TrainingSet(*topic_texts())) == config
-    lines = "\n".join(describe(config))
+    lines = "\n".join(describe(config, texts=True))
     for name in ("num_clusters", "dim", "stage1_epochs", "train_beam_size", "beam_size", "min_char_texts"):
         assert str(getattr(config, name)) in lines
 
@@ -49,8 +48,13 @@ def test_what_the_settings_say_stays():
 
 def test_inputs_that_are_no_texts_have_no_n_grams():
     config = resolved(Config(), TrainingSet(*topic_features()))
-    assert {name for name in FOLLOWING if getattr(config, name) is None} == OF_TEXTS
-    assert not any("words" in line for line in describe(config))
+    assert {name for name in FOLLOWING if getattr(config, name) is None} == set(OF_TEXTS)
+    assert not any(line.startswith(("features", "without effect")) for line in describe(config, texts=False))
+
+
+def test_settings_of_n_grams_have_no_effect_on_other_inputs_and_that_is_said():
+    config = resolved(Config(word_ngrams=(1, 1), min_word_texts=5), TrainingSet(*topic_features()))
+    assert describe(config, texts=False)[0].endswith(" no texts: word_ngrams, min_word_texts")
 
 
 @pytest.mark.parametrize(

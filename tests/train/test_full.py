@@ -187,6 +187,17 @@ def test_refit_needs_dev_data_and_the_full_preset(data, tmp_path, settings, mess
         train_model(data, tmp_path / "model", replace(FULL, **settings), dev=dev, refit=True)
 
 
+def test_refit_needs_dev_texts_that_can_be_held_out(data, tmp_path):
+    """Else epochs would be chosen by texts that are trained on."""
+    embeddings = np.random.default_rng(0).normal(size=(len(data), 8)).astype(np.float32)
+    for sets, settings in (
+        ((data, data.subset(np.arange(20))), {}),
+        ((TrainingSet(embeddings, data.labels, label_names=data.label_names),) * 2, {"encoder": "precomputed"}),
+    ):
+        with pytest.raises(ConfigError, match=r"refit can't hold out dev texts: .*leave it out"):
+            dry_run(sets[0], tmp_path / "model", replace(FULL, **settings), dev=sets[1], refit=True)
+
+
 def test_sparse_features_get_the_full_preset(tmp_path):
     features, labels = topic_features()
     model = train_model(TrainingSet(features, labels), tmp_path / "model", FULL)

@@ -11,6 +11,7 @@ from elias_idx.train.clustering import ClusteringFeatures, cluster_labels
 from elias_idx.train.encoders import build_encoder
 from elias_idx.train.label_texts import with_label_texts
 from elias_idx.train.stage1 import start_stage1
+from helpers_training import NGRAMS
 
 # Each label has a text that says nothing; its own text alone tells what it is about.
 TOPICS = ["apple pear plum", "hammer saw drill"]
@@ -26,7 +27,9 @@ def with_texts(data):
     return data.with_label_texts(dict(zip(LABELS, map(LabelText, OWN), strict=True)))
 
 
-CONFIG = Config(encoder="bag", dim=16, num_clusters=2, stage1_epochs=1, stage2_epochs=0, preset="fast", beta=4.0)
+CONFIG = Config(
+    encoder="bag", dim=16, num_clusters=2, stage1_epochs=1, stage2_epochs=0, preset="fast", beta=4.0, **NGRAMS
+)
 
 
 def test_labels_are_clustered_by_their_own_texts():
@@ -80,4 +83,10 @@ def test_trains_with_label_texts(tmp_path):
 def test_features_that_are_no_texts_have_no_label_texts(tmp_path):
     data = TrainingSet(sp.random(9, 5, 0.5, format="csr"), [[name] for name in [*LABELS, "other"]])
     with pytest.raises(DataError, match="sparse features"):
+        train_model(with_texts(data), tmp_path / "model", CONFIG)
+
+
+def test_label_texts_need_training_texts(tmp_path):
+    data = TrainingSet(sp.identity(9, format="csr", dtype=np.float32), [[name] for name in [*LABELS, "other"]])
+    with pytest.raises(DataError, match="leave them out"):
         train_model(with_texts(data), tmp_path / "model", CONFIG)

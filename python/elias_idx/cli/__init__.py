@@ -4,7 +4,7 @@ import sys
 
 from elias_idx.errors import MissingExtraError
 
-_EXTRA_PACKAGES = {"click", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
+_EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
 
 
 def main() -> None:

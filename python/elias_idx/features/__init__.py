@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import scipy.sparse as sp
 
 from elias_idx.data import Inputs
+from elias_idx.errors import FormatError
 from elias_idx.features.blocks import Block
 from elias_idx.features.given import GivenFeatures
 from elias_idx.features.text import TextFeatures
@@ -38,6 +39,17 @@ class Features(Protocol):
 
 
 def load_features(folder: Path) -> Features:
-    """Reads what the `save` of either kind wrote."""
-    content = json.loads((folder / "features.json").read_text(encoding="utf-8"))
+    """Reads what the `save` of either kind wrote.
+
+    Raises:
+        FormatError: a file is damaged.
+        OSError: one can't be read.
+    """
+    path = folder / "features.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"{path} is damaged: it must hold an object")
     return GivenFeatures.load(folder) if "num_features" in content else TextFeatures.load(folder)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,15 +83,18 @@ class TextFeatures:
 
     @classmethod
     def load(cls, folder: Path) -> TextFeatures:
-        """Reads what `save` wrote."""
-        content = json.loads((folder / "features.json").read_text(encoding="utf-8"))["blocks"]
-        path = folder / "features.safetensors"
+        """Reads what `save` wrote.
+
+        Raises:
+            FormatError: a file is damaged.
+            OSError: one can't be read.
+        """
+        content, path = _read_blocks(folder / "features.json"), folder / "features.safetensors"
         tensors = load_tensors(path)
         blocks, ngrams = [], []
-        for place, settings in enumerate(content):
-            symbols = settings.pop("symbols")
-            blocks.append(Block(**{**settings, "ngrams": tuple(settings["ngrams"])}))
-            shortest, longest = blocks[-1].ngrams
+        for place, (block, symbols) in enumerate(content):
+            blocks.append(block)
+            shortest, longest = block.ngrams
             names = [f"{place}.{n}" for n in range(2, longest + 1)]
             ngrams.append(Ngrams(symbols, [tensors[name] for name in names], shortest))
             _check_keys(path, names, ngrams[-1])
@@ -100,6 +105,33 @@ class TextFeatures:
         parts = zip(blocks, ngrams, np.split(idf, ends[:-1]), strict=True)
         features._fitted = [_FittedBlock(*part) for part in parts]
         return features
+
+
+def _read_blocks(path: Path) -> list[tuple[Block, list[str]]]:
+    """The blocks with their symbols.
+
+    Raises:
+        FormatError: the file does not describe any.
+    """
+    try:
+        blocks = [_parsed_block(**settings) for settings in json.loads(path.read_text(encoding="utf-8"))["blocks"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{path} is damaged: {error}") from error
+    if not blocks:
+        raise FormatError(f"{path} is damaged: there are no blocks")
+    return blocks
+
+
+def _parsed_block(symbols: list[str], ngrams: list[int], **settings: Any) -> tuple[Block, list[str]]:
+    shortest, longest = ngrams
+    block = Block(ngrams=(shortest, longest), **settings)
+    known = block.field in ("text", "first_line") and block.kind in ("word", "char")
+    numbers = all(type(number) is int for number in (shortest, longest, block.min_texts)) and 1 <= shortest <= longest
+    weighted = type(block.weight) in (int, float) and 0 <= block.weight < math.inf
+    named = isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols)
+    if not (known and numbers and weighted and named):
+        raise ValueError(f"{block} is no block of n-grams, or its symbols are no strings")
+    return block, symbols
 
 
 def _check_keys(path: Path, names: Sequence[str], ngrams: Ngrams) -> None:

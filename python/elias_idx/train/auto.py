@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from elias_idx.config import Config
-from elias_idx.data import TrainingSet, is_sparse
+from elias_idx.data import Inputs, TrainingSet, is_sparse
 from elias_idx.features.words import first_line, words_of
 from elias_idx.train.clustering import default_num_clusters
 from elias_idx.train.model_sizes import ModelSizes
+
+# Settings of features, which are made of texts alone.
+OF_TEXTS = (
+    "word_ngrams",
+    "char_ngrams",
+    "title_word_ngrams",
+    "title_char_ngrams",
+    "phrase_weight",
+    "min_word_texts",
+    "min_phrase_texts",
+    "min_char_texts",
+)
 
 # Where no more labels than these are trained, each of them is scored in every search.
 FEW_LABELS = 5_000
@@ -46,9 +58,12 @@ def resolved(config: Config, data: TrainingSet) -> Config:
         ConfigError: there are more clusters than labels, or no features.
     """
     config = resolved_for_sizes(config, *data.labels.shape)
-    if isinstance(data.inputs, np.ndarray) or is_sparse(data.inputs):
-        return config
-    return _filled(config, _of_texts(TextStatistics.of(data.inputs)))
+    return _filled(config, _of_texts(TextStatistics.of(data.inputs))) if are_texts(data.inputs) else config
+
+
+def are_texts(inputs: Inputs) -> TypeGuard[Sequence[str]]:
+    """Whether the inputs are texts, of which features are made."""
+    return not (isinstance(inputs, np.ndarray) or is_sparse(inputs))
 
 
 def resolved_for_sizes(config: Config, num_texts: int, num_labels: int) -> Config:
@@ -151,20 +166,33 @@ def expected_seconds(config: Config, sizes: ModelSizes) -> float:
     return sizes.num_texts * (config.stage1_epochs + config.stage2_epochs) * per_text
 
 
-def describe(config: Config) -> list[str]:
-    """The resolved settings that follow from the data, as lines for people."""
-    lines = [
-        f"model: {config.num_clusters:,} clusters, embeddings of size {config.dim}",
+def describe(config: Config, *, texts: bool) -> list[str]:
+    """The resolved settings that follow from the data, as lines for people.
+
+    Args:
+        config: the settings.
+        texts: whether the inputs are texts; else what is said about n-grams has no effect.
+    """
+    return [
+        *([_features_line(config)] if texts else _idle_lines(config)),
+        f"model: {config.num_clusters:,} clusters"
+        + (f", embeddings of size {config.dim}" if "bag" in config.encoder else ""),
         f"training: {config.stage1_epochs} + {config.stage2_epochs} epochs, beam {config.train_beam_size}, "
         f"shortlist {config.train_shortlist_size:,}, {config.labels_per_cluster:,} labels a cluster",
         f"search: beam {config.beam_size}, shortlist {config.shortlist_size:,}",
     ]
-    if config.word_ngrams is not None:
-        blocks = (
-            f"{block.kind} {block.ngrams[0]}–{block.ngrams[1]}"
-            + (" of the first line" if block.field == "first_line" else "")
-            + f" (in {block.min_texts} texts)"
-            for block in config.blocks
-        )
-        lines.insert(0, f"features: {', '.join(blocks)}")
-    return lines
+
+
+def _features_line(config: Config) -> str:
+    blocks = (
+        f"{block.kind} {block.ngrams[0]}–{block.ngrams[1]}"
+        + (" of the first line" if block.field == "first_line" else "")
+        + f" (in {block.min_texts} text{'s' * (block.min_texts > 1)})"
+        for block in config.blocks
+    )
+    return f"features: {', '.join(blocks)}"
+
+
+def _idle_lines(config: Config) -> list[str]:
+    given = [name for name in OF_TEXTS if getattr(config, name) is not None]
+    return [f"without effect, since the inputs are no texts: {', '.join(given)}"] if given else []

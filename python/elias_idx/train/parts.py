@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx.config import Config
-from elias_idx.data import Inputs, TrainingSet, as_texts, is_sparse, num_rows
+from elias_idx.data import Inputs, TrainingSet, as_texts, num_rows
 from elias_idx.features import Features, TextFeatures
 from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.index import Index
@@ -54,9 +54,7 @@ class Parts:
             features = TextFeatures(config.blocks)
             sparse = features.fit_transform(as_texts(data.inputs))
             model = replace(model, own_features=features)
-        # Of given features, texts have none.
-        texts = None if is_sparse(data.inputs) else data.label_texts
-        label_texts = None if texts is None else features.transform(texts.own)
+        label_texts = None if data.label_texts is None else features.transform(data.label_texts.own)
         return cls(model, features, sparse, data.labels, label_texts, config)
 
     def ranker(self, inputs: Inputs, path: Path) -> SparseRanker:

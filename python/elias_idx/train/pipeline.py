@@ -15,7 +15,7 @@ import torch
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
-from elias_idx.errors import ConfigError
+from elias_idx.errors import ConfigError, DataError
 from elias_idx.model import Model
 from elias_idx.train import auto, distributed, hold_out, memory
 from elias_idx.train.clustering import Clusters
@@ -97,7 +97,7 @@ def train_model(
             distributed.from_first(lambda: memory.check_memory(account))
         steps = Steps(on_line)
         steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
-        for line in auto.describe(job.config):
+        for line in auto.describe(job.config, texts=auto.are_texts(job.data.inputs)):
             steps.say(line)
         if "transformer" not in job.config.encoder:
             minutes = auto.expected_seconds(job.config, job.sizes) / 60
@@ -198,6 +198,8 @@ def _prepared(
         raise TypeError(f"training takes a TrainingSet and a Config, got {kinds}")
     if not isinstance(dev, TrainingSet | None):
         raise TypeError(f"dev must be a TrainingSet, got {type(dev).__name__}")
+    if data.label_texts is not None and not auto.are_texts(data.inputs):
+        raise DataError("labels have texts, but the inputs are none that these could be compared to: leave them out")
     config, given, like_dev = config or Config(), None, None
     if refit:
         data, like_dev = _with_dev(data, dev, config)
@@ -206,7 +208,11 @@ def _prepared(
         given = clusters_of_labels(clusters, data.label_names)
         config = with_given_clusters(config, len(given))
     job = _Job(data, auto.resolved(config, data), given, dev)
-    return _with_judge(job, like_dev) if config.preset == "full" else job
+    if config.preset == "full":
+        job = _with_judge(job, like_dev)
+    if refit and job.judge is None:
+        raise ConfigError(f"refit can't hold out dev texts: {job.why_dense}; leave it out")
+    return job
 
 
 def _with_dev(data: TrainingSet, dev: TrainingSet | None, config: Config) -> tuple[TrainingSet, hold_out.Rows]:
