@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from elias_idx.cli.commands import cli
 from elias_idx.config import Config
 from elias_idx.data import write_rows
+from elias_idx.train.auto import resolved_for_sizes
 from elias_idx.train.clustering import default_num_clusters
 from elias_idx.train.memory import memory_account
 from elias_idx.train.model_sizes import ModelSizes, TransformerSizes
@@ -130,6 +131,13 @@ def test_a_recipe_s_commands_run(name, tmp_path, monkeypatch, request):
 def test_a_recipe_has_the_usual_number_of_clusters(name):
     config = Config.from_toml(RECIPES / f"{name}.toml")
     assert config.num_clusters == default_num_clusters(SIZES[name].num_labels)
+
+
+@pytest.mark.parametrize("name", ["eurlex57k", "icd10cm", "tibkat"])
+def test_recipes_of_the_bag_are_the_settings_that_follow_from_the_data(name):
+    sizes = (SIZES[name].num_texts, SIZES[name].num_labels)
+    recipe = Config.from_toml(RECIPES / f"{name}.toml")
+    assert resolved_for_sizes(recipe, *sizes) == resolved_for_sizes(Config(), *sizes)
 
 
 @pytest.mark.parametrize("name", SIZES)
