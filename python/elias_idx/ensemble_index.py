@@ -50,7 +50,8 @@ class EnsembleIndex:
 
     The ensemble's labels are those of the first index with their ids, and after them those that only others know. A
     label's score is the mean of its scores in all indexes. It is 0 in one that doesn't know it, and in one that doesn't
-    find it among its best 2k labels, or `MIN_DEPTH` if these are more; that far down scores are near 0 anyway.
+    find it among its best 2k labels, or `MIN_DEPTH` if these are more; that far down scores are near 0 anyway. With
+    sparse features it is the best R that count, the candidates of the index's fusion, or k if these are more.
 
     Args:
         indexes: two or more, with label names.
