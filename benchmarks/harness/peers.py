@@ -16,11 +16,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from elias_idx import EVIDENCE, Index
+
 from .processes import Stopwatch
 from .work import IntArray, K
 
 _NEIGHBOURS = 100
-_TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,36 @@ def pecos(examples: Examples, stopwatch: Stopwatch) -> IntArray:
 
 
 def neighbours(examples: Examples, stopwatch: Stopwatch) -> IntArray:
-    """Labels of the 100 nearest training texts, each of which votes with its cosine's third power."""
+    """Labels of the 100 nearest training texts, each of which votes with its cosine's third power.
+
+    These are the neighbours that elias_idx has beside its dense model; here that model knows nothing.
+    """
+    num_labels, num_features = examples.labels.shape[1], examples.features.shape[1]
     with stopwatch.time("train"):
-        by_feature = examples.features.T.tocsr()
-    predicted = []
+        index = _knowing_nothing(num_labels).with_evidence(
+            num_features=num_features,
+            num_candidates=min(K, num_labels),
+            label_counts=np.zeros(num_labels, np.int64),
+            neighbours=(examples.features, examples.labels),
+            num_neighbours=_NEIGHBOURS,
+        )
     with stopwatch.time("predict"):
-        for start in range(0, examples.test_features.shape[0], _TEXTS_AT_ONCE):
-            cosines = examples.test_features[start : start + _TEXTS_AT_ONCE] @ by_feature
-            nearest = _largest(cosines, _NEIGHBOURS)
-            nearest.data **= 3
-            predicted.append(_best(nearest @ examples.labels))
-    return np.concatenate(predicted)
+        queries = np.zeros((examples.test_features.shape[0], 1), np.float32)
+        evidence = index.evidence(queries, examples.test_features, num_threads=examples.num_threads)
+        votes = evidence.values[:, EVIDENCE.index("vote_share")]
+        scores = sp.csr_matrix((votes, evidence.labels, evidence.offsets), (len(queries), num_labels))
+        scores.eliminate_zeros()
+        return _best(scores)
+
+
+def _knowing_nothing(num_labels: int) -> Index:
+    """An index with one cluster, of all labels, whose scores are all the same."""
+    every_label = (np.array([0, num_labels]), np.arange(num_labels), np.ones(num_labels, np.float32))
+    zero = np.zeros((1, 1), np.float32)
+    rows, bias = np.zeros((num_labels, 1), np.float32), np.zeros(num_labels, np.float32)
+    return Index.build(
+        zero, zero[0], every_label, rows, bias, alpha=1.0, beam_size=1, shortlist_size=min(K, num_labels)
+    )
 
 
 def one_vs_rest(examples: Examples, stopwatch: Stopwatch) -> IntArray:
@@ -171,17 +191,6 @@ def _padded(found: list[list[int]]) -> IntArray:
     for row, labels in enumerate(found):
         predicted[row, : len(labels)] = labels[:K]
     return predicted
-
-
-def _largest(matrix: sp.csr_matrix, count: int) -> sp.csr_matrix:
-    """The matrix with the largest entries of each row alone."""
-    kept = []
-    for start, (_, values) in zip(matrix.indptr, _rows(matrix), strict=False):
-        largest = np.argpartition(-values, count)[:count] if len(values) > count else np.arange(len(values))
-        kept.append(start + largest)
-    indptr = np.concatenate([[0], np.cumsum([len(part) for part in kept])])
-    entries = np.concatenate(kept)
-    return sp.csr_matrix((matrix.data[entries], matrix.indices[entries], indptr), shape=matrix.shape)
 
 
 def _best(scores: sp.csr_matrix) -> IntArray:
