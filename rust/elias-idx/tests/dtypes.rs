@@ -287,9 +287,9 @@ fn an_index_of_before_the_codes_still_opens() {
         let old = Index::load(&folder, loading).unwrap();
         old.verify().unwrap();
         assert_eq!((old.dtype(), old.has_screen()), (Dtype::Float32, false));
-        let unscreened = Model::complete_as(Dtype::Float32, false);
+        let unscreened = Model::dense_as(Dtype::Float32, false);
         assert_eq!(old.to_files(), unscreened.to_files());
         let screened = old.quantize(Dtype::Float32, true, TO_MEMORY).unwrap();
-        assert_eq!(screened.to_files(), Model::complete().to_files());
+        assert_eq!(screened.to_files(), Model::dense_as(Dtype::Float32, true).to_files());
     }
 }

@@ -136,10 +136,14 @@ impl Model {
     }
 
     pub(crate) fn complete_as(dtype: Dtype, screen: bool) -> Index {
+        with_fusion(&Self::dense_as(dtype, screen))
+    }
+
+    /// The same without what takes sparse features.
+    pub(crate) fn dense_as(dtype: Dtype, screen: bool) -> Index {
         let model = Self::random(7, 5, 4, 6, 3).with_projection(8, 3);
         let names: Vec<String> = (0..6).map(|label| format!("näme {label}")).collect();
-        let index = model.build_as(dtype, screen, Some(&LabelNames::new(&names).unwrap()));
-        with_fusion(&index)
+        model.build_as(dtype, screen, Some(&LabelNames::new(&names).unwrap()))
     }
 }
 
