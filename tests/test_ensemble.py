@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from click.testing import CliRunner
 
-from elias_idx import Ensemble, Model
+from elias_idx import EVIDENCE, Ensemble, Model
 from elias_idx.cli.commands import cli
 from elias_idx.config import Config
 from elias_idx.data import write_rows
@@ -53,7 +54,7 @@ def averaged(members, texts, k, **options):
     """What an ensemble must predict: for each text the means of the members' scores, by name."""
     sums = [{} for _ in texts]
     for member in members:
-        found = member.predict(texts, 200, **options)
+        found = member.predict(texts, max(k, 20) if member.index.has_fusion else 200, **options)
         for row, names, scores in zip(sums, found.names, found.scores, strict=True):
             for name, score in zip(names, scores, strict=True):
                 row[name] = row.get(name, np.float32(0)) + np.float32(score)
@@ -159,6 +160,46 @@ def test_embeddings_are_searched_by_all_members(tmp_path):
     assert ensemble.index.dim == embeddings.shape[1]
     found = ensemble.index.search(embeddings, 3)
     assert ensemble.predict(embeddings, 3).names == ensemble.index.names(found.labels).tolist()
+
+
+def with_fusion(model):
+    """The model, its scores mixed with those of a random ranker."""
+    draw = np.random.default_rng(0)
+    num_features = model.features.num_features
+    ranker = sp.random(model.index.num_labels, num_features, 0.3, "csr", np.float32, draw)
+    index = model.index.with_evidence(
+        num_features=num_features, num_candidates=20, label_counts=model.label_counts,
+        ranker=(ranker, np.zeros(model.index.num_labels)),
+    )  # fmt: skip
+    weights = [0.2 if column in ("log_dense", "margin") else 0.0 for column in EVIDENCE]
+    return replace(model, index=index.with_fusion(weights))
+
+
+def test_members_with_fusion_count_with_its_scores(tmp_path, members, monkeypatch):
+    fused = with_fusion(members[0])
+    other = with_fusion(replace(members[2], encoder=replace(members[2].encoder, length=4.0)))
+    Ensemble([fused, other, members[1]]).save(tmp_path / "ensemble")
+    ensemble = Model.load(tmp_path / "ensemble")
+    calls = count_calls(monkeypatch, TextFeatures, "transform")
+    found = as_dicts(ensemble.predict(TEXTS, 5))
+    assert len(calls) == 2  # the third member has words alone
+    # Fusion scores the 20 best labels of the dense model.
+    sums = [averaged([fused], TEXTS, 20), averaged([other], TEXTS, 20), averaged([members[1]], TEXTS, 46)]
+    for row, *parts in zip(found, *sums, strict=True):
+        means = {name: sum(part.get(name, 0) for part in parts) / 3 for part in parts for name in part}
+        assert list(row.values()) == pytest.approx(sorted(means.values(), reverse=True)[:5], rel=1e-6)
+        assert row == pytest.approx({name: means[name] for name in row}, rel=1e-6)
+    dense = Ensemble([members[0], replace(other, index=members[2].index), members[1]])
+    assert ensemble.predict(TEXTS, 5, fusion=False) == dense.predict(TEXTS, 5)
+
+
+def test_an_index_of_members_with_fusion_takes_what_vectorise_gives(members):
+    same = replace(members[2], encoder=members[0].encoder)
+    ensemble = Ensemble([same, with_fusion(members[0])])
+    embeddings, sparse = ensemble.vectorise(TEXTS)
+    found = ensemble.index.search(embeddings, 5, sparse=sparse)
+    assert ensemble.index.names(found.labels).tolist() == ensemble.predict(TEXTS, 5).names
+    assert ensemble.vectorise(TEXTS, fusion=False)[1] is None
 
 
 def test_what_makes_no_ensemble_is_explained(folder, members):

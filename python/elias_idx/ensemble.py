@@ -143,11 +143,13 @@ class Ensemble(Predictor):
         check_inputs(texts)
         num_threads = None if num_threads is None else as_count("num_threads", num_threads)
         fused = [member.features if fusion and member.index.has_fusion else None for member in self.members]
-        used = [features for features in (*fused, *(member.encoder.features for member in self.members)) if features]
-        sparse = {key: features.transform(texts) for key, features in {id(each): each for each in used}.items()}
+        encoders = {id(member.encoder): member.encoder for member in self.members}
+        features = (*fused, *(encoder.features for encoder in encoders.values()))
+        used = {id(each): each for each in features if each is not None}
+        sparse = {key: each.transform(texts) for key, each in used.items()}
         embeddings = {
             key: encoder.encode(texts, num_threads, sparse=sparse.get(id(encoder.features)))
-            for key, encoder in {id(member.encoder): member.encoder for member in self.members}.items()
+            for key, encoder in encoders.items()
         }
         return [embeddings[id(member.encoder)] for member in self.members], [sparse.get(id(each)) for each in fused]
 
