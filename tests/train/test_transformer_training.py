@@ -159,13 +159,16 @@ def test_fingerprints_tell_where_parts_are_divided():
     assert len(set(prints)) == 4
 
 
-# What a tiny frozen transformer of random weights tells is little, but about twice the 11 % of chance.
+# What a tiny frozen transformer of random weights tells is little, but more than the 11 % of chance. It sees all
+# clusters, so that it does not matter which labels lie together.
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize(("encoder", "least"), [("transformer", 20), ("bag+transformer", 80)])
+@pytest.mark.parametrize(("encoder", "least"), [("transformer", 25), ("bag+transformer", 80)])
 def test_models_train_save_load_and_predict(folder, tmp_path, encoder, frozen, least):
     config = replace(
         TINY, encoder=encoder, transformer=folder, max_tokens=30, frozen=frozen, transformer_learning_rate=2e-3
     )
+    if frozen:
+        config = replace(config, train_beam_size=8, train_shortlist_size=48)
     model = train_model(TrainingSet(*topic_texts()), tmp_path / "model", config)
     texts, labels = topic_texts(seed=1)
     assert model.evaluate(texts, labels, ks=(2,), recall_ks=()).metrics["P@2"] > (least if frozen else 80)
