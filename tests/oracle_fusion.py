@@ -83,8 +83,13 @@ def evidence(
     shortlist_size: int,
     num_candidates: int,
     allowed: Array | None = None,
+    like: Array | None = None,
 ) -> Candidates:
-    """The candidates of a query, and what is known of them."""
+    """The candidates of a query, and what is known of them.
+
+    Args:
+        like: labels that are taken for the candidates if their scores are the candidates' but for rounding.
+    """
     num_labels = len(parts.label_bias)
     embedding, x = parts.queries[query].astype(np.float64), fusion.sparse[query].astype(np.float64)
     projection = np.eye(len(embedding)) if parts.label_projection is None else parts.label_projection
@@ -92,7 +97,9 @@ def evidence(
     paths, reached = oracle.path_scores(parts, embedding, beam_size, shortlist_size, allowed)
     shortlist = np.zeros(num_labels, dtype=bool)
     shortlist[oracle.best(paths, reached, shortlist_size)] = True
-    dense = oracle.best(paths * oracle.sigmoid(logits), shortlist, min(num_candidates, num_labels))
+    dense_scores = paths * oracle.sigmoid(logits)
+    dense = oracle.best(dense_scores, shortlist, min(num_candidates, num_labels))
+    dense = _alike(dense, like[: len(dense)], dense_scores, shortlist) if like is not None else dense
 
     cosines, votes, nearest = np.zeros(0), np.zeros(num_labels), np.zeros(num_labels)
     labels = dense
@@ -103,9 +110,10 @@ def evidence(
         votes = (cosines[:, None] ** 3 * has).sum(axis=0)
         nearest = (cosines[:, None] * has).max(axis=0, initial=0)
         others = (votes > 0) & ~np.isin(np.arange(num_labels), dense)
-        labels = np.concatenate(
-            [dense, oracle.best(votes, others & (True if allowed is None else allowed), num_candidates)]
-        )
+        others &= True if allowed is None else allowed
+        voted = oracle.best(votes, others, num_candidates)
+        voted = _alike(voted, like[len(dense) :], votes, others) if like is not None else voted
+        labels = np.concatenate([dense, voted])
 
     logit = np.clip(logits[labels], -30, 30)
     found = np.arange(len(labels)) < len(dense)
@@ -129,6 +137,17 @@ def evidence(
     columns += [margin, log_hinge, margin_gap]
     columns += [vote_share, log_votes, nearest[labels], best_neighbour, np.log1p(fusion.label_counts[labels]), overlap]
     return Candidates(labels, np.stack(columns, axis=1))
+
+
+def _alike(best: Array, given: Array, values: Array, allowed: Array) -> Array:
+    """The given labels if they are as good as the best ones but for rounding, else these.
+
+    Where values are exactly equal, the smaller label comes first whatever the rounding.
+    """
+    if len(given) != len(best) or len(np.unique(given)) < len(given) or not allowed[given].all():
+        return best
+    ties = np.allclose(values[given], values[best], rtol=1e-5, atol=0)
+    return given if ties and (values[given] != values[best]).any() else best
 
 
 def scores(found: Candidates, linear: Array, bias: float, trees: FusionTrees | None) -> Array:
