@@ -87,8 +87,7 @@ def evidence(
 ) -> Candidates:
     """The candidates of a query, and what is known of them.
 
-    Args:
-        like: labels that are taken for the candidates if their scores are the candidates' but for rounding.
+    Labels that they shall be `like` are taken for them if their scores are the same but for rounding.
     """
     num_labels = len(parts.label_bias)
     embedding, x = parts.queries[query].astype(np.float64), fusion.sparse[query].astype(np.float64)
