@@ -48,10 +48,16 @@ def made_up(
     text = np.repeat(np.arange(num_texts), per_text)
     order = np.lexsort((-values[:, AT["log_dense"]], ~found, text))
     values, labels, probabilities = values[order], labels[order], probabilities[order]
-    right = rng.random(n) < probabilities
-    true = sp.csr_matrix((np.ones(right.sum()), (text[right], labels[right])), shape=(num_texts, NUM_LABELS))
-    offsets = np.arange(0, n + 1, per_text)
-    return Evidence(offsets.astype(np.int64), labels.astype(np.int64), values), true, probabilities
+    evidence = Evidence(np.arange(0, n + 1, per_text, dtype=np.int64), labels.astype(np.int64), values)
+    return evidence, labelled(evidence, rng.random(n) < probabilities), probabilities
+
+
+def labelled(evidence: Evidence, right: Array) -> sp.csr_matrix:
+    """The texts' labels, given which candidates are right."""
+    counts = np.diff(evidence.offsets)
+    texts = np.repeat(np.arange(len(counts)), counts)
+    pairs = (np.ones(right.sum()), (texts[right], evidence.labels[right]))
+    return sp.csr_matrix(pairs, shape=(len(counts), NUM_LABELS))
 
 
 def linear_score(fusion: Fusion, values: Array) -> Array:
@@ -95,18 +101,22 @@ def test_uses_the_parts_that_pay(useful: tuple[str, ...], uses: tuple[bool, bool
     assert [fusion.steps[place].used for place in (0, 1, 3)] == [True, *uses]
 
 
-def test_trees_are_tried_again_once_there_are_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    evidence, labels, _ = made_up(useful=("log_votes",))
+def test_neighbours_are_tried_with_trees_that_alone_did_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    evidence, _, _ = made_up(200, useful=())
+    # Right is what has many votes and is in few texts.
+    values = evidence.values
+    labels = labelled(evidence, values[:, AT["log_votes"]] * values[:, AT["log_frequency"]] > 1.2)
     run = _Trial.run
 
     def without_first_trees(name: str, *args: Any, **options: Any) -> _Trial:
         trial = run(name, *args, **options)
-        hopeless = name == "trees" and "log_votes" not in trial.columns
-        return replace(trial, metrics=trial.metrics - 1) if hopeless else trial
+        return replace(trial, metrics=trial.metrics - 100) if name == "trees" else trial
 
     monkeypatch.setattr(_Trial, "run", without_first_trees)
-    names = [step.name for step in fit_fusion(evidence, labels).steps]
-    assert names == ["dense model", "ranker", "trees", "neighbours", "trees"]
+    fusion = fit_fusion(evidence, labels)
+    assert [(step.name, step.used) for step in fusion.steps[2:]] == [("trees", False), ("neighbours", True)]
+    assert fusion.trees is not None
+    assert np.isin(fusion.trees.columns, AT["log_votes"]).any()
 
 
 def test_passes_over_parts_that_the_index_lacks() -> None:
@@ -119,13 +129,11 @@ def test_passes_over_parts_that_the_index_lacks() -> None:
 
 
 def test_trees_find_what_a_line_misses() -> None:
-    evidence, labels, _ = made_up(200, useful=())
+    evidence, _, _ = made_up(200, useful=())
     # Right is what has a large product of two columns.
     values = evidence.values
     right = (values[:, AT["margin"]] * values[:, AT["log_frequency"]] > 1.2) & (values[:, AT["found"]] > 0)
-    text = np.repeat(np.arange(200), 40)
-    labels = sp.csr_matrix((np.ones(right.sum()), (text[right], evidence.labels[right])), shape=labels.shape)
-    fusion = fit_fusion(evidence, labels)
+    fusion = fit_fusion(evidence, labelled(evidence, right))
     [step] = [step for step in fusion.steps if step.name == "trees"]
     assert step.used
     assert step.gain > 10

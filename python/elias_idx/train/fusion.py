@@ -131,16 +131,12 @@ def fit_fusion(evidence: Evidence, labels: sp.csr_matrix, *, seed: int = 0) -> F
         return _unfitted()
     best = _Trial.run("dense model", pairs, (DENSE,), neighbours=False)
     steps = [best.compared(best)]
-    # Trees come before the neighbours too: what to make of a label that only has votes, a line can't tell.
-    for name, columns in (("ranker", OF_RANKER), ("trees", ()), ("neighbours", OF_NEIGHBOURS), ("trees", ())):
-        tried = name == "trees" and steps[-1].name in ("trees", "neighbours")
-        if tried and (best.rounds or not steps[-1].used):
-            continue  # nothing has changed since
+    for name, columns in (("ranker", OF_RANKER), ("trees", ()), ("neighbours", OF_NEIGHBOURS)):
         if columns and not evidence.values[:, _places(columns)].any():
             continue  # the index lacks this part
         columns, neighbours = (*best.columns, *ALWAYS, *columns), best.neighbours or name == "neighbours"
-        trees = name == "trees" or best.rounds > 0
-        trial = _Trial.run(name, pairs, columns, neighbours, trees=trees)
+        # What to make of a label that only has votes, a line can't tell: neighbours have trees beside them.
+        trial = _Trial.run(name, pairs, columns, neighbours, trees=name != "ranker")
         steps.append(trial.compared(best))
         if steps[-1].used:
             best = trial

@@ -22,7 +22,7 @@ FOLDS = 5
 # with that weight: there are many, and nearly all are wrong and easy to tell.
 FIRST, OTHERS = 20, 10
 # Numbers of trees that are tried.
-ROUNDS = (20, 40, 80, 160, 320)
+ROUNDS = (0, 20, 40, 80, 160, 320)
 _BOOSTING = {
     "objective": "binary",
     "num_leaves": 8,
@@ -104,7 +104,7 @@ class Score(NamedTuple):
         """Scores after some numbers of trees, ascending [n, rounds]; none of trees that there are no more of."""
         score, stages = self.linear(values), []
         for start, end in zip((0, *rounds), rounds, strict=False):
-            if self.booster is not None and start < self.booster.num_trees():
+            if self.booster is not None and start < min(end, self.booster.num_trees()):
                 score = score + self.booster.predict(
                     values[:, self.columns], start_iteration=start, num_iteration=end - start, raw_score=True
                 )
@@ -134,7 +134,7 @@ def fit_score(pairs: Pairs, rows: Mask, columns: tuple[int, ...], rounds: int = 
 
 
 def cross_validated(pairs: Pairs, columns: tuple[int, ...], neighbours: bool, trees: bool) -> tuple[int, Array]:
-    """The best number of trees (0 without trees), and with it each text's metrics [Q, 5].
+    """The best number of trees, 0 if there shall be none, and with it each text's metrics [Q, 5].
 
     Each text is scored by what was fitted without it. The number of trees is the one of the largest likelihood.
     """
