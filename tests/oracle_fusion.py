@@ -28,6 +28,7 @@ COLUMNS = [
     "best_neighbour",
     "log_frequency",
     "name_overlap",
+    "log_cooccurrence",
 ]
 
 
@@ -47,6 +48,8 @@ class FusionParts:
     """[N, L]"""
     label_texts: Array | None = None
     """[L, F]"""
+    cooccurrence: Array | None = None
+    """[L, L]"""
     num_candidates: int = 10
     num_neighbours: int = 5
 
@@ -60,6 +63,7 @@ class FusionParts:
             "ranker": None if self.ranker is None else (sp.csr_matrix(self.ranker), self.ranker_bias),
             "neighbours": None if self.texts is None else (sp.csr_matrix(self.texts), sp.csr_matrix(self.text_labels)),
             "label_texts": None if self.label_texts is None else sp.csr_matrix(self.label_texts),
+            "cooccurrence": None if self.cooccurrence is None else sp.csr_matrix(self.cooccurrence),
         }
 
     def add_to(self, index: Index) -> Index:
@@ -121,7 +125,7 @@ def evidence(
     log_path[~found] = log_path[found].min(initial=0) - 1
     log_dense = np.maximum(log_path - np.logaddexp(0, -logit), -40)
     zeros = np.zeros(len(labels))
-    margin = log_hinge = margin_gap = vote_share = log_votes = best_neighbour = overlap = zeros
+    margin = log_hinge = margin_gap = vote_share = log_votes = best_neighbour = overlap = together = zeros
     if fusion.ranker is not None:
         margin = np.clip(fusion.ranker[labels].astype(np.float64) @ x + fusion.ranker_bias[labels], -30, 30)
         log_hinge = np.maximum(-(np.maximum(0, 1 - margin) ** 3), -27)
@@ -132,9 +136,14 @@ def evidence(
         best_neighbour = zeros + cosines.max(initial=0)
     if fusion.label_texts is not None:
         overlap = fusion.label_texts[labels].astype(np.float64) @ x
+    if fusion.cooccurrence is not None:
+        companions = np.flatnonzero(found)[:10]
+        shares = fusion.cooccurrence[labels[companions]][:, labels].astype(np.float64)
+        together = np.log(np.exp(log_dense[companions]) @ shares + 1e-3)
     columns = [logit, log_path, found, log_dense, log_dense - log_dense.max(initial=-np.inf)]
     columns += [margin, log_hinge, margin_gap]
-    columns += [vote_share, log_votes, nearest[labels], best_neighbour, np.log1p(fusion.label_counts[labels]), overlap]
+    columns += [vote_share, log_votes, nearest[labels], best_neighbour, np.log1p(fusion.label_counts[labels])]
+    columns += [overlap, together]
     return Candidates(labels, np.stack(columns, axis=1))
 
 
@@ -186,8 +195,16 @@ def random_fusion(
         texts=unit_rows(rng, num_texts, num_features, 0.2),
         text_labels=rng.random((num_texts, num_labels)) < 0.06,
         label_texts=unit_rows(rng, num_labels, num_features, 0.1),
+        cooccurrence=random_shares(rng, num_labels),
         **sizes,
     )
+
+
+def random_shares(rng: np.random.Generator, num_labels: int) -> Array:
+    """Shares of labels that go together, none of a label with itself."""
+    shares = rng.random((num_labels, num_labels)) * (rng.random((num_labels, num_labels)) < 0.2)
+    np.fill_diagonal(shares, 0)
+    return shares.astype(np.float32)
 
 
 def without(fusion: FusionParts, part: str) -> FusionParts:
@@ -196,6 +213,7 @@ def without(fusion: FusionParts, part: str) -> FusionParts:
         "ranker": ["ranker", "ranker_bias"],
         "neighbours": ["texts", "text_labels"],
         "label_texts": ["label_texts"],
+        "cooccurrence": ["cooccurrence"],
     }
     return replace(fusion, **dict.fromkeys(names[part]))
 

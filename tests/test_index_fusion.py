@@ -85,7 +85,7 @@ def test_evidence(num_candidates: int, screen: bool) -> None:
     assert_same_evidence(index, PARTS, FUSION, num_candidates=num_candidates, **SIZES)
 
 
-@pytest.mark.parametrize("part", ["ranker", "neighbours", "label_texts"])
+@pytest.mark.parametrize("part", ["ranker", "neighbours", "label_texts", "cooccurrence"])
 def test_evidence_without_a_part(part: str) -> None:
     fusion = oracle_fusion.without(FUSION, part)
     index = fusion.add_to(build(PARTS))

@@ -69,6 +69,7 @@ class WithFusion:
         neighbours: tuple[Any, Any] | None = None,
         num_neighbours: int = 100,
         label_texts: Any = None,
+        cooccurrence: Any = None,
     ) -> _Self:
         """Makes the same index with parts that say more of labels than the dense model: what `evidence` takes.
 
@@ -86,6 +87,8 @@ class WithFusion:
                 CSR matrix [N, L] whose stored entries count.
             num_neighbours: Training texts that vote for labels: the nearest ones.
             label_texts: The features of the labels' own texts, a CSR matrix [L, F] of rows of length 1 (or empty).
+            cooccurrence: Which labels go together, a CSR matrix [L, L]: row m has the share of the texts with label m
+                that have label l, too, for labels l ≠ m.
 
         Raises:
             ValueError: shapes that don't fit together, values that aren't finite, rows whose columns don't ascend.
@@ -103,6 +106,9 @@ class WithFusion:
                 None if ranker is None else _as_ranker(ranker, shape),
                 None if neighbours is None else _as_neighbours(neighbours, features, num_labels),
                 None if label_texts is None else _arrays.as_sparse("label_texts", label_texts, shape),
+                None
+                if cooccurrence is None
+                else _arrays.as_sparse("cooccurrence", cooccurrence, (num_labels, num_labels)),
             )
         )
 
@@ -186,6 +192,11 @@ class WithFusion:
     def has_label_texts(self) -> bool:
         """Whether there are the labels' own texts."""
         return self._core.has_label_texts
+
+    @property
+    def has_cooccurrence(self) -> bool:
+        """Whether there is which labels go together."""
+        return self._core.has_cooccurrence
 
     @property
     def has_fusion(self) -> bool:

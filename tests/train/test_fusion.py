@@ -13,8 +13,9 @@ import oracle
 import oracle_fusion
 from elias_idx import EVIDENCE, Evidence
 from elias_idx.errors import DataError
+from elias_idx.train import fusion as train_fusion
 from elias_idx.train import fusion_fit
-from elias_idx.train.fusion import OF_NEIGHBOURS, OF_RANKER, Fusion, _Trial, fit_fusion
+from elias_idx.train.fusion import OF_COOCCURRENCE, OF_NEIGHBOURS, OF_RANKER, Fusion, _Trial, fit_fusion
 from elias_idx.train.fusion_fit import Pairs, Score, exported, fit_score
 from helpers_index import build
 
@@ -52,6 +53,12 @@ def made_up(
     return evidence, labelled(evidence, rng.random(n) < probabilities), probabilities
 
 
+@pytest.fixture
+def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of parts that tell nothing, about one in six gains a standard error by chance, three errors hardly any."""
+    monkeypatch.setattr(train_fusion, "CLEAR", 3.0)
+
+
 def labelled(evidence: Evidence, right: Array) -> sp.csr_matrix:
     """The texts' labels, given which candidates are right."""
     counts = np.diff(evidence.offsets)
@@ -85,20 +92,28 @@ def test_recovers_a_logistic_function() -> None:
         assert scores[chosen].mean() == pytest.approx(probabilities[chosen].mean(), abs=0.04)
 
 
+@pytest.mark.usefixtures("no_chance")
 @pytest.mark.parametrize(
-    ("useful", "uses"), [((), (False, False)), (("margin",), (True, False)), (("log_votes",), (False, True))]
+    ("useful", "uses"),
+    [
+        ((), (False, False, False)),
+        (("margin",), (True, False, False)),
+        (("log_votes",), (False, True, False)),
+        (("log_cooccurrence",), (False, False, True)),
+    ],
 )
-def test_uses_the_parts_that_pay(useful: tuple[str, ...], uses: tuple[bool, bool]) -> None:
+def test_uses_the_parts_that_pay(useful: tuple[str, ...], uses: tuple[bool, bool, bool]) -> None:
     evidence, labels, _ = made_up(useful=useful)
     fusion = fit_fusion(evidence, labels)
-    assert (fusion.uses_ranker, fusion.uses_neighbours) == uses
-    for used, columns in zip(uses, (OF_RANKER, OF_NEIGHBOURS), strict=True):
+    assert (fusion.uses_ranker, fusion.uses_neighbours, fusion.uses_cooccurrence) == uses
+    for used, columns in zip(uses, (OF_RANKER, OF_NEIGHBOURS, OF_COOCCURRENCE), strict=True):
         places = [AT[name] for name in columns]
         assert bool(fusion.linear[places].any()) == used
         if fusion.trees is not None and not used:
             assert not np.isin(fusion.trees.columns, places).any()
-    assert [step.name for step in fusion.steps[:4]] == ["dense model", "ranker", "trees", "neighbours"]
-    assert [fusion.steps[place].used for place in (0, 1, 3)] == [True, *uses]
+    steps = {step.name: step.used for step in fusion.steps}
+    assert list(steps) == ["dense model", "ranker", "trees", "neighbours", "co-occurrence"]
+    assert [steps[name] for name in ("ranker", "neighbours", "co-occurrence")] == list(uses)
 
 
 def test_neighbours_are_tried_with_trees_that_alone_did_not_pay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,22 +129,23 @@ def test_neighbours_are_tried_with_trees_that_alone_did_not_pay(monkeypatch: pyt
 
     monkeypatch.setattr(_Trial, "run", without_first_trees)
     fusion = fit_fusion(evidence, labels)
-    assert [(step.name, step.used) for step in fusion.steps[2:]] == [("trees", False), ("neighbours", True)]
+    assert [(step.name, step.used) for step in fusion.steps[2:4]] == [("trees", False), ("neighbours", True)]
     assert fusion.trees is not None
     assert np.isin(fusion.trees.columns, AT["log_votes"]).any()
 
 
 def test_passes_over_parts_that_the_index_lacks() -> None:
     evidence, labels, _ = made_up(useful=())
-    evidence.values[:, [AT[name] for name in (*OF_RANKER, *OF_NEIGHBOURS)]] = 0
+    evidence.values[:, [AT[name] for name in (*OF_RANKER, *OF_NEIGHBOURS, *OF_COOCCURRENCE)]] = 0
     fusion = fit_fusion(evidence, labels)
     assert [step.name for step in fusion.steps] == ["dense model", "trees"]
     assert not fusion.uses_ranker
     assert not fusion.uses_neighbours
 
 
+@pytest.mark.usefixtures("no_chance")
 def test_trees_find_what_a_line_misses() -> None:
-    evidence, _, _ = made_up(200, useful=())
+    evidence, _, _ = made_up(500, useful=())
     # Right is what has a large product of two columns.
     values = evidence.values
     right = (values[:, AT["margin"]] * values[:, AT["log_frequency"]] > 1.2) & (values[:, AT["found"]] > 0)
@@ -196,10 +212,11 @@ def test_same_bits_again_and_from_a_file(tmp_path: Path) -> None:
     loaded = Fusion.load(tmp_path / "fusion.safetensors")
     for other in (again, loaded):
         np.testing.assert_array_equal(other.linear, fusion.linear)
-        assert (other.bias, other.uses_ranker, other.uses_neighbours) == (
+        assert (other.bias, other.uses_ranker, other.uses_neighbours, other.uses_cooccurrence) == (
             fusion.bias,
             fusion.uses_ranker,
             fusion.uses_neighbours,
+            fusion.uses_cooccurrence,
         )
         assert other.steps == fusion.steps
         assert (other.trees is None) == (fusion.trees is None)

@@ -429,7 +429,11 @@ def _echo_index(index: Index) -> None:
     click.echo(f"clusters    {index.num_clusters:,}, {len(index.adjacency.indices):,} edges to labels")
     click.echo(f"search      beam {index.beam_size}, shortlist {index.shortlist_size}, alpha {index.alpha:g}")
     if index.has_fusion:
-        parts = {"sparse ranker": index.has_ranker, "neighbours": index.has_neighbours}
+        parts = {
+            "sparse ranker": index.has_ranker,
+            "neighbours": index.has_neighbours,
+            "co-occurrence": index.has_cooccurrence,
+        }
         named = ", ".join(["dense model", *(name for name, there in parts.items() if there)])
         click.echo(f"fusion      of {named}; {index.num_candidates} candidates")
     click.echo(f"stored as   {index.dtype}, {'with' if index.screen else 'without'} 8-bit codes to screen by")

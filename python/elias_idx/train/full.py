@@ -1,7 +1,7 @@
 """The training of the full preset: the dense model, and what makes it better on texts that it was not trained on.
 
-    the dense model of most texts → ranker, neighbours → fusion, fitted on the held-out texts
-    the dense model of all texts, as many epochs → ranker, neighbours → the same fusion → the model
+    the dense model of most texts → ranker, neighbours, co-occurrence → fusion, fitted on the held-out texts
+    the dense model of all texts, as many epochs → ranker, neighbours, co-occurrence → the same fusion → the model
 
 Dev data take the held-out texts' place; then there is one dense model, of all texts. What is finished is kept in the
 run's folder, where each dense training has a folder of its own, and is not made again after an interruption.
@@ -115,7 +115,11 @@ class FullTraining:
         parts = Parts.of(dense, self.data, self.config)
         ranker = self._ranker("final", parts, self.data) if fusion is None or fusion.uses_ranker else None
         fusion = fusion or self._fitted(parts, ranker)
-        index = parts.index(ranker if fusion.uses_ranker else None, neighbours=fusion.uses_neighbours)
+        index = parts.index(
+            ranker if fusion.uses_ranker else None,
+            neighbours=fusion.uses_neighbours,
+            cooccurrence=fusion.uses_cooccurrence,
+        )
         return replace(
             parts.model,
             index=index.with_fusion(fusion.linear, fusion.bias, fusion.trees),
@@ -135,7 +139,7 @@ class FullTraining:
         with self.steps.step(f"fusion, fitted on {self._judges}"):
             sparse = parts.features.transform(judge.inputs)
             embeddings = embedded(parts.model, judge.inputs, sparse, config)
-            index = parts.index(ranker, neighbours=True)
+            index = parts.index(ranker, neighbours=True, cooccurrence=True)
             evidence = index.evidence(embeddings, sparse, num_threads=config.num_threads)
             labels, _ = LabelVocabulary(self.data.label_names).renumber(judge.labels, judge.label_names)
             fusion = fit_fusion(evidence, labels, seed=config.seed)

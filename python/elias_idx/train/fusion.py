@@ -29,7 +29,11 @@ CLEAR = 1.0
 DENSE = "log_dense"
 OF_RANKER = ("margin", "log_hinge", "margin_gap")
 OF_NEIGHBOURS = ("vote_share", "log_votes", "nearest", "best_neighbour")
-ALWAYS = tuple(name for name in EVIDENCE if name not in OF_RANKER + OF_NEIGHBOURS)
+OF_COOCCURRENCE = ("log_cooccurrence",)
+ALWAYS = tuple(name for name in EVIDENCE if name not in OF_RANKER + OF_NEIGHBOURS + OF_COOCCURRENCE)
+
+# What is tried, in this order, and the columns that come with it.
+_OPTIONS = {"ranker": OF_RANKER, "trees": (), "neighbours": OF_NEIGHBOURS, "co-occurrence": OF_COOCCURRENCE}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Fusion:
         trees: what is added to that, if they pay.
         uses_ranker: whether the sparse ranker pays.
         uses_neighbours: whether the neighbours pay, their votes and their labels as candidates.
+        uses_cooccurrence: whether it pays to know which labels go together.
         steps: the cross-validated figures, first those of the dense model alone; none if there was nothing to learn.
     """
 
@@ -74,6 +79,7 @@ class Fusion:
     trees: FusionTrees | None
     uses_ranker: bool
     uses_neighbours: bool
+    uses_cooccurrence: bool
     steps: tuple[Step, ...]
 
     @property
@@ -91,7 +97,7 @@ class Fusion:
         Raises:
             OSError: it can't be written.
         """
-        names = ("bias", "uses_ranker", "uses_neighbours")
+        names = ("bias", "uses_ranker", "uses_neighbours", "uses_cooccurrence")
         rest = json.dumps({name: getattr(self, name) for name in names} | self.report)
         trees = {} if self.trees is None else self.trees._asdict()
         save_tensors(path, {"linear": self.linear, "rest": np.frombuffer(rest.encode(), np.uint8), **trees})
@@ -131,7 +137,7 @@ def fit_fusion(evidence: Evidence, labels: sp.csr_matrix, *, seed: int = 0) -> F
         return _unfitted()
     best = _Trial.run("dense model", pairs, (DENSE,), neighbours=False)
     steps = [best.compared(best)]
-    for name, columns in (("ranker", OF_RANKER), ("trees", ()), ("neighbours", OF_NEIGHBOURS)):
+    for name, columns in _OPTIONS.items():
         if columns and not evidence.values[:, _places(columns)].any():
             continue  # the index lacks this part
         columns, neighbours = (*best.columns, *ALWAYS, *columns), best.neighbours or name == "neighbours"
@@ -170,8 +176,15 @@ class _Trial:
     def fusion(self, pairs: Pairs, steps: tuple[Step, ...]) -> Fusion:
         """The same, fitted on all pairs."""
         score = fit_score(pairs, pairs.scored(self.neighbours), _places(self.columns), self.rounds)
-        uses_ranker = not set(OF_RANKER).isdisjoint(self.columns)
-        return Fusion(_spread(score), score.bias, exported(score), uses_ranker, self.neighbours, steps)
+        return Fusion(
+            _spread(score),
+            score.bias,
+            exported(score),
+            uses_ranker=not set(OF_RANKER).isdisjoint(self.columns),
+            uses_neighbours=self.neighbours,
+            uses_cooccurrence=not set(OF_COOCCURRENCE).isdisjoint(self.columns),
+            steps=steps,
+        )
 
 
 def _places(columns: Iterable[str]) -> tuple[int, ...]:
@@ -188,4 +201,4 @@ def _spread(score: Score) -> npt.NDArray[np.float32]:
 def _unfitted() -> Fusion:
     """The dense model's ranking, for texts from which there is nothing to learn."""
     linear = (np.array(EVIDENCE) == DENSE).astype(np.float32)
-    return Fusion(linear, 0.0, None, uses_ranker=False, uses_neighbours=False, steps=())
+    return Fusion(linear, 0.0, None, uses_ranker=False, uses_neighbours=False, uses_cooccurrence=False, steps=())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from elias_idx._core import EVIDENCE
 from elias_idx.config import Config
 from elias_idx.train import hold_out
+from elias_idx.train.cooccurrence import COMPANIONS
 from elias_idx.train.memory_parts import Part, embedding_dim
 from elias_idx.train.model_sizes import ModelSizes
 from elias_idx.train.parts import SHORTLIST, TEXTS_AT_ONCE
@@ -34,6 +35,8 @@ def full_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         Part("examples of labels", "sparse ranker", examples * 8 + num_labels * 8),
         Part("ranker's weights while they are learned", "sparse ranker", 2 * weights, settings=ranker_settings),
         Part("ranker", "with parts", weights + num_labels * 12, settings=ranker_settings),
+        # SciPy's, and the index's copy.
+        Part("co-occurrence of labels", "fusion", 2 * 8 * _cooccurrences(sizes)),
         # The index's own copies of ranker, texts and labels, and the inverted lists while they are made.
         Part("parts in the index", "fusion", weights + sizes.num_entries * 16 + sizes.num_pairs * 4),
         Part("evidence of held-out texts", "fusion", _evidence(config, sizes), settings=("num_candidates",)),
@@ -45,6 +48,12 @@ def _ranker_weights(config: Config, sizes: ModelSizes) -> int:
     examples = (sizes.num_texts * SHORTLIST + sizes.num_pairs) / sizes.num_labels
     of_examples = examples * sizes.num_entries / sizes.num_texts
     return int(sizes.num_labels * min(config.ranker_weights, sizes.num_features, of_examples))
+
+
+def _cooccurrences(sizes: ModelSizes) -> int:
+    """Pairs of labels that go together at most: those of the texts, if each has as many labels as the others."""
+    per_text = sizes.num_pairs / sizes.num_texts
+    return int(min(sizes.num_labels * COMPANIONS, sizes.num_pairs * max(per_text - 1, 0)))
 
 
 def _rest(sizes: ModelSizes) -> int:

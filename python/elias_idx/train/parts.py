@@ -1,4 +1,4 @@
-"""What the full preset adds to a dense model: its sparse features, the sparse ranker, the training texts' labels.
+"""What the full preset adds to a dense model: sparse features, a ranker on them, the training texts' labels.
 
 N training texts, F sparse features, L labels, Q texts.
 """
@@ -18,6 +18,7 @@ from elias_idx.features import Features, TextFeatures
 from elias_idx.files import load_tensors, replacing, save_tensors
 from elias_idx.index import Index
 from elias_idx.model import Model
+from elias_idx.train.cooccurrence import label_cooccurrence
 from elias_idx.train.ranker import SparseRanker, train_ranker
 
 # Labels of a training text's search that the ranker learns to tell from its own.
@@ -87,7 +88,7 @@ class Parts:
             found.append(self.model.index.search(embeddings, k, num_threads=self.config.num_threads).labels)
         return np.concatenate(found)
 
-    def index(self, ranker: SparseRanker | None, *, neighbours: bool) -> Index:
+    def index(self, ranker: SparseRanker | None, *, neighbours: bool, cooccurrence: bool) -> Index:
         """The dense model's index with what evidence is computed from, but without a fusion yet."""
         return self.model.index.with_evidence(
             num_features=self.sparse.shape[1],
@@ -97,6 +98,7 @@ class Parts:
             neighbours=(self.sparse, self.labels) if neighbours else None,
             num_neighbours=self.config.num_neighbours,
             label_texts=self.label_texts,
+            cooccurrence=label_cooccurrence(self.labels) if cooccurrence else None,
         )
 
 

@@ -34,6 +34,7 @@ pub(crate) fn parts<'a>(
     ranker: &'a Option<(Csr<'_>, PyReadonlyArray1<'_, f32>)>,
     neighbours: &'a Option<(Csr<'_>, Csr<'_>)>,
     label_texts: &'a Option<Csr<'_>>,
+    cooccurrence: &'a Option<Csr<'_>>,
 ) -> PyResult<EvidenceParts<'a>> {
     Ok(EvidenceParts {
         num_features,
@@ -49,6 +50,7 @@ pub(crate) fn parts<'a>(
             None => None,
         },
         label_texts: label_texts.as_ref().map(rows).transpose()?,
+        cooccurrence: cooccurrence.as_ref().map(rows).transpose()?,
     })
 }
 

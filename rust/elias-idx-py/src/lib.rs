@@ -164,7 +164,7 @@ impl Index {
     }
 
     /// The same index with what evidence is computed from.
-    #[pyo3(signature = (num_features, num_candidates, num_neighbours, label_counts, ranker, neighbours, label_texts))]
+    #[pyo3(signature = (num_features, num_candidates, num_neighbours, label_counts, ranker, neighbours, label_texts, cooccurrence))]
     #[expect(clippy::too_many_arguments, reason = "they are the parts of an index")]
     fn with_evidence(
         &self,
@@ -176,9 +176,11 @@ impl Index {
         ranker: Option<(Csr<'_>, PyReadonlyArray1<'_, f32>)>,
         neighbours: Option<(Csr<'_>, Csr<'_>)>,
         label_texts: Option<Csr<'_>>,
+        cooccurrence: Option<Csr<'_>>,
     ) -> PyResult<Self> {
         let sizes = (num_features, num_candidates, num_neighbours);
-        let parts = fusion::parts(sizes, &label_counts, &ranker, &neighbours, &label_texts)?;
+        let parts =
+            fusion::parts(sizes, &label_counts, &ranker, &neighbours, &label_texts, &cooccurrence)?;
         py.detach(|| self.0.with_evidence(&parts)).map(Self).map_err(raise)
     }
 
@@ -402,6 +404,11 @@ impl Index {
     #[getter]
     fn has_label_texts(&self) -> bool {
         self.0.has_label_texts()
+    }
+
+    #[getter]
+    fn has_cooccurrence(&self) -> bool {
+        self.0.has_cooccurrence()
     }
 
     #[getter]

@@ -147,6 +147,7 @@ fn missing_tensors_are_named() {
         "ranker_weights",
         "ranker_bias",
         "label_text_features",
+        "cooccurrence_shares",
         "neighbour_values",
         "neighbour_labels",
         "fusion_tree_columns",
@@ -290,7 +291,7 @@ fn values_that_a_search_relies_on_are_checked() {
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u64s = |values: &[u64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let u32s = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    let cases: [(&str, Vec<u8>, &str); 28] = [
+    let cases: [(&str, Vec<u8>, &str); 29] = [
         ("cluster_bias", f32s(&[f32::NAN]), "finite"),
         ("label_bias", f32s(&[f32::INFINITY]), "finite"),
         ("adjacency_offsets", u64s(&[1]), "must ascend from 0"),
@@ -310,6 +311,7 @@ fn values_that_a_search_relies_on_are_checked() {
         ("ranker_weights", f32s(&[f32::NAN]), "isn't finite"),
         ("ranker_bias", f32s(&[f32::INFINITY]), "finite"),
         ("label_text_features", u32s(&[4]), "to a column below 4"),
+        ("cooccurrence_labels", u32s(&[6]), "to a column below 6"),
         ("neighbour_offsets", u64s(&[0, 4]), "must ascend from 0"),
         ("neighbour_texts", u32s(&[2]), "to a column below 2"),
         ("neighbour_label_offsets", u64s(&[0, 9]), "must ascend from 0"),

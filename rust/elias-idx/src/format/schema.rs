@@ -28,6 +28,11 @@ pub(crate) const LABEL_TEXTS: SparseNames = SparseNames {
     columns: "label_text_features",
     values: "label_text_weights",
 };
+pub(crate) const COOCCURRENCE: SparseNames = SparseNames {
+    offsets: "cooccurrence_offsets",
+    columns: "cooccurrence_labels",
+    values: "cooccurrence_shares",
+};
 pub(crate) const NEIGHBOURS: SparseNames = SparseNames {
     offsets: "neighbour_offsets",
     columns: "neighbour_texts",
@@ -74,7 +79,7 @@ pub(crate) const DENSE_TENSORS: [&str; 14] = [
 ];
 
 /// What evidence is computed from, beside the dense model.
-pub(crate) const EVIDENCE_TENSORS: [&str; 13] = [
+pub(crate) const EVIDENCE_TENSORS: [&str; 16] = [
     LABEL_COUNTS,
     RANKER.offsets,
     RANKER.columns,
@@ -83,6 +88,9 @@ pub(crate) const EVIDENCE_TENSORS: [&str; 13] = [
     LABEL_TEXTS.offsets,
     LABEL_TEXTS.columns,
     LABEL_TEXTS.values,
+    COOCCURRENCE.offsets,
+    COOCCURRENCE.columns,
+    COOCCURRENCE.values,
     NEIGHBOURS.offsets,
     NEIGHBOURS.columns,
     NEIGHBOURS.values,

@@ -33,6 +33,8 @@ pub struct EvidenceParts<'a> {
     pub ranker: Option<(SparseRows<'a>, &'a [f32])>,
     /// The features of each label's own text \[L, F\], of unit length.
     pub label_texts: Option<SparseRows<'a>>,
+    /// Row m has the share of the texts with label m that have label l, too, for labels l ≠ m \[L, L\].
+    pub cooccurrence: Option<SparseRows<'a>>,
     /// The features of the training texts \[N, F\], of unit length, and their labels \[N, L\].
     pub neighbours: Option<(SparseRows<'a>, SparseRows<'a>)>,
 }
@@ -56,6 +58,9 @@ impl Index {
         }
         if let Some(rows) = &parts.label_texts {
             SparseMatrix::put(&mut store, schema::LABEL_TEXTS, rows)?;
+        }
+        if let Some(rows) = &parts.cooccurrence {
+            SparseMatrix::put(&mut store, schema::COOCCURRENCE, rows)?;
         }
         if let Some((texts, labels)) = &parts.neighbours {
             let max_texts = ((COMMON * texts.len() as f64) as usize).max(FEW_TEXTS);
@@ -132,6 +137,9 @@ impl EvidenceParts<'_> {
         }
         if let Some(rows) = &self.label_texts {
             rows.check_shape("label_texts", shape)?;
+        }
+        if let Some(rows) = &self.cooccurrence {
+            rows.check_shape("cooccurrence", (num_labels, num_labels))?;
         }
         if let Some((texts, labels)) = &self.neighbours {
             texts.check_shape("the neighbours' features", (texts.len(), self.num_features))?;

@@ -63,6 +63,7 @@ impl Candidates {
                 None => (),
             }
         }
+        let num_known = self.labels.len();
         for &key in self.voted.finish() {
             let vote = votes[unkey(key).0 as usize];
             self.labels.push(vote.label);
@@ -70,6 +71,14 @@ impl Candidates {
             self.votes.push(vote.votes);
             self.nearest.push(vote.nearest);
         }
+        if self.labels.len() > num_known {
+            self.places.set(&self.labels);
+        }
+    }
+
+    /// Where a label stands among the candidates.
+    pub(crate) fn place(&self, label: u32) -> Option<usize> {
+        self.places.find(&self.labels, label)
     }
 }
 

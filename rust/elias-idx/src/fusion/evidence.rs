@@ -3,11 +3,12 @@
 use super::Fusion;
 use super::candidates::Candidates;
 use super::query_features::QueryFeatures;
+use super::sparse_matrix::SparseMatrix;
 use crate::kernels::{Lanes, TREE_LANES};
 use crate::search::plan::Plan;
 
 /// Numbers that are known of a pair of a query and a label.
-pub(crate) const NUM_COLUMNS: usize = 14;
+pub(crate) const NUM_COLUMNS: usize = 15;
 
 /// Their names. Those of parts that an index lacks are 0.
 pub const EVIDENCE: [&str; NUM_COLUMNS] = [
@@ -25,6 +26,7 @@ pub const EVIDENCE: [&str; NUM_COLUMNS] = [
     "best_neighbour",
     "log_frequency",
     "name_overlap",
+    "log_cooccurrence",
 ];
 
 /// Their places.
@@ -59,6 +61,9 @@ pub(crate) enum Column {
     LogFrequency,
     /// The cosine of the query's features and those of the label's own text.
     NameOverlap,
+    /// log(Σ e^[`LogDense`](Column::LogDense) m · share of the texts with m that have the label + [`LEAST_SHARE`]), over the
+    /// [`COMPANIONS`] best labels m of the dense search.
+    LogCooccurrence,
 }
 
 const MAX_LOGIT: f32 = 30.0;
@@ -67,6 +72,8 @@ const MIN_LOG_DENSE: f32 = -40.0;
 const MIN_LOG_HINGE: f32 = -27.0;
 const LEAST_VOTES: f32 = 1e-3;
 const MAX_LOG_VOTES: f32 = 30.0;
+const COMPANIONS: usize = 10;
+const LEAST_SHARE: f32 = 1e-3;
 
 /// The evidence of a query's candidates: column after column, each in whole blocks, the last one filled up with zeros.
 #[derive(Default)]
@@ -147,6 +154,9 @@ impl EvidenceTable {
             features.dots(texts, labels, overlaps);
             overlaps.iter_mut().for_each(|overlap| *overlap = clip(*overlap, -1.0, 1.0));
         }
+        if let Some(cooccurrence) = &fusion.cooccurrence {
+            self.fill_cooccurrence(cooccurrence, candidates);
+        }
     }
 
     fn fill_dense(&mut self, plan: &Plan<'_>, label_query: &[f32], candidates: &Candidates) {
@@ -185,6 +195,20 @@ impl EvidenceTable {
         }
         let best = clip(neighbourhood.nearest, 0.0, 1.0);
         self.column_mut(Column::BestNeighbour).fill(best);
+    }
+
+    fn fill_cooccurrence(&mut self, cooccurrence: &SparseMatrix, candidates: &Candidates) {
+        for row in 0..candidates.num_dense.min(COMPANIONS) {
+            let probability = self.value(Column::LogDense as usize, row).exp();
+            let (labels, shares) = cooccurrence.row(candidates.labels[row] as usize);
+            let sums = self.column_mut(Column::LogCooccurrence);
+            for (&label, share) in labels.iter().zip(shares) {
+                if let Some(place) = candidates.place(label) {
+                    sums[place] += probability * clip(*share, 0.0, 1.0);
+                }
+            }
+        }
+        self.map(Column::LogCooccurrence, Column::LogCooccurrence, |sum| (sum + LEAST_SHARE).ln());
     }
 
     /// Fills a column from another one.

@@ -2,7 +2,7 @@
 //!
 //! A search with sparse features takes the best R labels of the dense search, and the labels of the nearest training
 //! texts, as its *candidates* (`candidates`). For each of them it computes the *evidence* (`evidence`): numbers from the
-//! dense model, a sparse ranker, the neighbours' votes, the labels' frequencies and their own texts. *Fusion* makes one score of
+//! dense model, a sparse ranker, the neighbours' votes, the labels' frequencies, their own texts, and which labels go together. *Fusion* makes one score of
 //! these: σ of a linear function, to which decision trees (`trees`) may be added.
 //!
 //! All parts are optional; columns of evidence that need a part that isn't there are 0.
@@ -43,6 +43,8 @@ pub(crate) struct Fusion {
     ranker: Option<Ranker>,
     /// The features of the labels' own texts \[L, F\].
     label_texts: Option<SparseMatrix>,
+    /// Of the texts with a label, the share that has another \[L, L\].
+    cooccurrence: Option<SparseMatrix>,
     neighbours: Option<Neighbours>,
     model: Option<FusionModel>,
 }
@@ -91,6 +93,7 @@ impl Fusion {
                 None => None,
             },
             label_texts: label_rows(schema::LABEL_TEXTS)?,
+            cooccurrence: SparseMatrix::open(files, schema::COOCCURRENCE, num_labels, num_labels)?,
             neighbours: Neighbours::open(files, sizes.num_features)?,
             model: FusionModel::open(files)?,
         }))
@@ -211,6 +214,12 @@ impl Index {
     #[must_use]
     pub fn has_label_texts(&self) -> bool {
         self.fusion.as_ref().is_some_and(|fusion| fusion.label_texts.is_some())
+    }
+
+    /// Whether there is which labels go together.
+    #[must_use]
+    pub fn has_cooccurrence(&self) -> bool {
+        self.fusion.as_ref().is_some_and(|fusion| fusion.cooccurrence.is_some())
     }
 
     /// Whether searches with sparse features are possible.

@@ -163,6 +163,7 @@ fn with_fusion(index: &Index) -> Index {
         label_counts: &[1, 2, 0, 1, 0, 7],
         ranker: Some((ranker, &[0.5, 0.0, -0.5, 0.0, 0.0, 1.0])),
         label_texts: Some(rows(&[0, 1, 2, 2, 3, 3, 3], &[1, 0, 3], 4)),
+        cooccurrence: Some(rows(&[0, 1, 2, 2, 3, 3, 4], &[3, 4, 0, 1], 6)),
         neighbours: Some((rows(&[0, 2, 3], &[0, 3, 2], 4), rows(&[0, 2, 3], &[1, 4, 0], 6))),
     };
     let trees = FusionTrees {
