@@ -65,6 +65,9 @@ PARTS: Mapping[str, Part] = {
     ),
     "fast": Part("**elias_idx**, fast", elias.fast, is_peer=False),
     "full-0": Part("**elias_idx**", partial(elias.full_in_steps, 0), is_peer=False),
+    "no-label-texts": Part(
+        "**elias_idx**, without label texts", elias.full_without_label_texts, is_peer=False, needs_label_texts=True
+    ),
     "full-1": Part("**elias_idx**, seed 1", partial(elias.full, 1), is_peer=False),
     "full-2": Part("**elias_idx**, seed 2", partial(elias.full, 2), is_peer=False),
     "ensemble": Part("**elias_idx**, ensemble of 3", elias.ensemble, is_peer=False),
@@ -104,6 +107,8 @@ def _run(name: str, source: str, folder: Path, num_threads: int, pecos_python: s
         )
     if texts.train.labels.shape[1] > part.max_labels:
         record["left_out"] = f"more than {part.max_labels:,} labels"
+    elif part.needs_label_texts and texts.train.label_texts is None:
+        record["left_out"] = "labels have no texts"
     elif part.package is not None and record["versions"][part.package] is None:
         record["left_out"] = f"{part.package} is not installed"
     else:

@@ -27,7 +27,7 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
         "scikit-learn's tf-idf with sublinear term frequencies; “our features” are those that elias_idx chooses for "
         "the data set by itself. Some peers stop at texts without any known feature: none gets such texts, and is "
         "given the most frequent labels for those of the test. Settings of elias_idx were chosen on held-out "
-        "training texts; it runs without any option but the preset and the seed.\n"
+        "training texts; it runs without any option but preset, seed and, where labels have texts, `--labels`.\n"
     )
     for part in results["data_sets"]:
         yield from _data_set(part)

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,13 @@ def fast(work: Work) -> Outcome:
 def full(seed: int, work: Work) -> Outcome:
     """The preset full, which is the default."""
     return Outcome(_timed_prediction(_train(work, "full", seed), work))
+
+
+def full_without_label_texts(work: Work) -> Outcome:
+    """The same for labels that have texts, as if they had none."""
+    train = work.texts.train
+    nameless = TrainingSet(train.inputs, train.labels, label_names=train.label_names)
+    return full(0, replace(work, texts=replace(work.texts, train=nameless)))
 
 
 def full_in_steps(seed: int, work: Work) -> Outcome:

@@ -5,6 +5,7 @@ N training texts, Q test texts, L labels of the training texts, U labels that on
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from elias_idx.data import LabelVocabulary, Row, TrainingSet, read_training_set
+from elias_idx.data import LabelText, LabelVocabulary, Row, TrainingSet, read_training_set
+from elias_idx.data.lines import numbered_lines
 from elias_idx.demo import icd10cm
 
 ICD10CM = "icd10cm"
@@ -29,7 +31,7 @@ class TextSet:
     Attributes:
         name: of the folder, or "icd10cm".
         split: "test" or "dev": what is evaluated on.
-        train: N texts and their L labels.
+        train: N texts and their L labels, which have texts of their own if the folder has `labels.jsonl`.
         test: Q texts.
         relevant: the test texts' labels, CSR [Q, L + U].
         like_test: where some training texts are known to be more like the test texts than the others: these others,
@@ -54,7 +56,7 @@ def load_texts(source: str) -> TextSet:
 
     Args:
         source: "icd10cm" for the demo's data; else a folder with `train.jsonl` and `test.jsonl` or, without that,
-            `dev.jsonl`, each perhaps packed (`.xz`, `.gz`).
+            `dev.jsonl`, and perhaps `labels.jsonl` of `{"id", "name", "parents"}`; each may be packed (`.xz`, `.gz`).
 
     Raises:
         FileNotFoundError: the folder lacks a file.
@@ -68,6 +70,8 @@ def load_texts(source: str) -> TextSet:
         path, split = _test_file(folder)
         train, test = read_training_set(_packed(folder, "train")[0]), read_training_set(path)
         parts = None
+        if label_texts := _label_texts(folder):
+            train = train.with_label_texts(label_texts)
     relevant, _ = LabelVocabulary(train.label_names).renumber(test.labels, test.label_names)
     return TextSet(set_name(source), split, train, test.inputs, relevant, parts)
 
@@ -100,6 +104,11 @@ def _test_file(folder: Path) -> tuple[Path, str]:
         if found := _packed(folder, split):
             return found[0], split
     raise FileNotFoundError(f"{folder} has neither test.jsonl nor dev.jsonl")
+
+
+def _label_texts(folder: Path) -> dict[str, LabelText]:
+    rows = [json.loads(line) for path in _packed(folder, "labels") for _, line in numbered_lines(path)]
+    return {row["id"]: LabelText(row["name"], tuple(row["parents"])) for row in rows}
 
 
 def _packed(folder: Path, name: str) -> list[Path]:

@@ -67,6 +67,7 @@ class Part:
         package: what it needs besides elias_idx[train].
         is_peer: whether it is what elias_idx is compared with.
         max_labels: L at most; it would take too long on sets with more.
+        needs_label_texts: whether it is for sets alone whose labels have texts.
         is_slow: whether it takes so long that it runs only if asked for.
     """
 
@@ -75,4 +76,5 @@ class Part:
     package: str | None = None
     is_peer: bool = True
     max_labels: int = sys.maxsize
+    needs_label_texts: bool = False
     is_slow: bool = False
