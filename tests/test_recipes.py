@@ -71,10 +71,14 @@ def commands(name):
 
 
 def write_data(path, has_named_labels):
-    """Training, dev and test rows where the command names a file or, without a suffix, a raw-text folder."""
+    """Training, dev and test rows, or label texts, where the command names a file or, without a suffix, a raw-text folder."""
     sets = {
         part: list(zip(*topic_texts(num_topics=12, seed=seed), strict=True)) for seed, part in enumerate(("trn", "tst"))
     }
+    if path.name == "labels.jsonl":
+        names = sorted({label for _, labels in sets["trn"] for label in labels})
+        write_rows(path, ({"label": name, "text": name, "parents": []} for name in names))
+        return
     if path.suffix == ".jsonl":
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = sets["trn" if path.stem == "train" else "tst"]
@@ -116,8 +120,8 @@ def test_a_recipe_s_commands_run(name, tmp_path, monkeypatch, request):
     (tmp_path / "recipes").symlink_to(RECIPES)
     monkeypatch.chdir(tmp_path)
     train, evaluate = commands(name)
-    dev = [train[train.index("--dev") + 1]] if "--dev" in train else []
-    for path in map(Path, (train[1], *dev, evaluate[2])):
+    options = [train[train.index(option) + 1] for option in ("--dev", "--labels") if option in train]
+    for path in map(Path, (train[1], *options, evaluate[2])):
         if not path.exists():
             write_data(path, has_named_labels=name.startswith("lf-"))
     options = [part for option, value in small.items() for part in (f"--{option.replace('_', '-')}", str(value))]
