@@ -71,7 +71,7 @@ def commands(name):
 
 
 def write_data(path, has_named_labels):
-    """Training, dev and test rows, or label texts, where the command names a file or, without a suffix, a raw-text folder."""
+    """Training, dev and test rows, or label texts, for a file; all of a raw-text folder, which has no suffix."""
     sets = {
         part: list(zip(*topic_texts(num_topics=12, seed=seed), strict=True)) for seed, part in enumerate(("trn", "tst"))
     }
