@@ -208,6 +208,14 @@ class Index(WithFusion):
         folder = None if path is None else os.fspath(path)
         return self._of(self._core.quantize(_as_dtype(dtype), bool(screen), folder, bool(overwrite)))
 
+    def in_memory(self) -> "Index":
+        """A copy of this index that needs no folder; it is pickled with all of its bytes.
+
+        Raises:
+            OSError: a file of the folder that this one was loaded from can't be read.
+        """
+        return Index._of(core.Index.from_files(self._core.to_files()))
+
     def verify(self) -> None:
         """Recomputes all checksums of a loaded index, over what is mapped or held.
 
