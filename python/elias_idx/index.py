@@ -20,6 +20,7 @@ from elias_idx._arrays import FloatArray, IntArray
 from elias_idx._core import LabelFilter
 from elias_idx._explain import Sizes, explanation
 from elias_idx._fusion import WithFusion
+from elias_idx._wording import counted
 from elias_idx.results import (
     Adjacency,
     BeamResult,
@@ -596,10 +597,8 @@ class Index(WithFusion):
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", path={str(self.path)!r}"
-        return (
-            f"<elias_idx.Index: {self.num_labels} labels, {self.num_clusters} clusters, dim {self.dim}, "
-            f"{self.dtype}, {_readable_bytes(self.nbytes)}{where}>"
-        )
+        sizes = f"{counted(self.num_labels, 'label')}, {counted(self.num_clusters, 'cluster')}"
+        return f"<elias_idx.Index: {sizes}, dim {self.dim}, {self.dtype}, {_readable_bytes(self.nbytes)}{where}>"
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("an Index is immutable")

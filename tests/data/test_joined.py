@@ -17,6 +17,16 @@ def test_joins_another_set():
     assert joined.label_texts.own == ["A", "", ""]
 
 
+def test_labels_of_the_other_set_alone_keep_their_texts():
+    texts = {"a": LabelText("A"), "c": LabelText("C", ("a",)), "d": LabelText("D")}
+    ours = TrainingSet(["one"], [["a"]]).with_label_texts(texts)
+    theirs = TrainingSet(["two"], [["d", "c", "b"]]).with_label_texts(texts)
+    joined = ours.joined(theirs)
+    assert joined.label_names == ["a", "b", "c", "d"]
+    assert joined.label_texts.own == ["A", "", "C", "D"]
+    assert joined.label_texts.with_parents == ["A", "", "C\nA", "D"]
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

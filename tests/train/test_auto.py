@@ -7,10 +7,9 @@ import pytest
 
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
-from elias_idx.errors import ConfigError
+from elias_idx.errors import ConfigError, DataError
 from elias_idx.train import train_model
-from elias_idx.train.auto import OF_TEXTS, TextStatistics, describe, expected_seconds, resolved, resolved_for_sizes
-from elias_idx.train.model_sizes import ModelSizes
+from elias_idx.train.auto import OF_TEXTS, TextStatistics, describe, resolved, resolved_for_sizes
 from helpers_training import topic_features, topic_texts
 
 FOLLOWING = [item.name for item in fields(Config) if item.metadata.get("follows")]
@@ -121,9 +120,23 @@ def test_tiny_data_train(tmp_path):
     assert model.evaluate(texts, labels).metrics["P@1"] > 80
 
 
-def test_the_expected_time_is_that_of_the_measured_steps():
-    # Milliseconds of a batch of 256 texts in benchmarks/train_step.py, on two threads.
-    for dim, milliseconds in ((256, 36), (512, 52)):
-        config = Config(dim=dim, stage1_epochs=1, stage2_epochs=0, train_shortlist_size=500)
-        sizes = ModelSizes(256, 46_881, 1_024, num_features=300_000, num_entries=25_600)
-        assert expected_seconds(config, sizes) * 1_000 == pytest.approx(milliseconds, rel=0.2)
+def test_one_cluster_has_no_stage_2_unless_it_is_asked_for():
+    config = resolved_for_sizes(Config(), 600, 47)
+    assert (config.num_clusters, config.stage2_epochs) == (1, 0)
+    lines = describe(config, texts=False)
+    assert "model: 1 cluster, embeddings of size 256" in lines
+    assert (
+        lines[1]
+        == "training: 40 epochs without stage 2, since one cluster has no adjacency to learn, beam 1, shortlist 47"
+    )
+    config = resolved_for_sizes(Config(stage2_epochs=3), 600, 47)
+    assert "training: 40 + 3 epochs, beam 1, shortlist 47, 47 labels a cluster" in describe(config, texts=False)
+
+
+def test_texts_without_words_are_refused():
+    # All of the sample's lack words, but not all.
+    texts = ["?!" for _ in range(4_001)]
+    with pytest.raises(DataError, match="4,001 training texts without any word"):
+        resolved(Config(), TrainingSet(texts, [["a"]] * len(texts)))
+    texts[1] = "word"
+    assert resolved(Config(), TrainingSet(texts, [["a"]] * len(texts))).min_word_texts == 1

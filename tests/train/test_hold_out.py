@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elias_idx.train import TrainingSet
-from elias_idx.train import hold_out as module
 from elias_idx.train.hold_out import hold_out
 from helpers_training import topic_features, topic_texts
 
@@ -31,8 +30,10 @@ def test_another_seed_holds_out_others():
     assert not np.array_equal(hold_out(data, 3).held_out, hold_out(data, 4).held_out)
 
 
-def test_few_texts_are_not_split():
-    assert hold_out(made_up(200), seed=0) is None
+def test_few_texts_are_not_enough():
+    split = hold_out(made_up(200), seed=0)
+    assert len(split.held_out) == 40
+    assert not split.is_enough
 
 
 @settings(max_examples=50, deadline=None)
@@ -45,15 +46,14 @@ def test_groups_repeated_texts_and_labels_are_respected(draws):
     groups = [None if rng.random() < 0.3 else int(rng.integers(0, 150)) for _ in texts]
     labels = [[f"l{label}" for label in rng.choice(100, rng.integers(0, 3))] for _ in texts]
     data = TrainingSet(texts, labels, groups=groups)
-    if (split := hold_out(data, seed=1)) is None:
-        return
+    split = hold_out(data, seed=1)
     held_out = set(split.held_out.tolist())
     together = {}
     for row in range(num_texts):
         for key in (("text", texts[row]), ("group", groups[row])):
             if key != ("group", None):
                 assert together.setdefault(key, row in held_out) == (row in held_out)
-    assert module.FEWEST <= len(held_out) <= round(0.2 * num_texts)
+    assert len(held_out) <= round(0.2 * num_texts)
     assert data.labels[split.rest].getnnz(0).all()
 
 
@@ -65,7 +65,8 @@ def test_a_label_s_only_texts_stay_in_training():
     assert (split.held_out % 2 == 0).all()
     # No text is left that could go.
     of_their_own = [[f"own{number}"] for number in range(600)]
-    assert hold_out(TrainingSet([f"text {number}" for number in range(600)], of_their_own), seed=0) is None
+    split = hold_out(TrainingSet([f"text {number}" for number in range(600)], of_their_own), seed=0)
+    assert not len(split.held_out)
 
 
 def test_texts_without_labels_stay_in_training():

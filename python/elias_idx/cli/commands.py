@@ -162,9 +162,13 @@ def train(
     if (config.encoder == "precomputed") != (embeddings is not None):
         raise click.UsageError("--embeddings and --encoder precomputed go together")
     data = read_training_set(train_data, embeddings=embeddings, group_field=group_field)
-    if label_file is not None:
-        data = data.with_label_texts(read_label_texts(label_file))
     dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
+    if label_file is not None:
+        label_texts = read_label_texts(label_file)
+        data = data.with_label_texts(label_texts)
+        # Labels that only its rows have are trained too.
+        if refit and dev_data and not label_texts.keys().isdisjoint(dev_data.label_names):
+            dev_data = dev_data.with_label_texts(label_texts)
     cluster_names = read_clusters(clusters) if clusters else None
 
     def report(result: EpochResult) -> None:

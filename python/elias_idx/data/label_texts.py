@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elias_idx.data.lines import check_text, numbered_lines, parse_object
+from elias_idx.data.lines import check_text, rows_by_label
 from elias_idx.errors import DataError
 
 
@@ -48,14 +48,8 @@ def read_label_texts(path: str | PathLike[str]) -> dict[str, LabelText]:
         OSError: the file can't be read.
     """
     texts: dict[str, LabelText] = {}
-    for where, line in numbered_lines(Path(path)):
-        row = parse_object(where, line)
-        if missing := {"label", "text"} - row.keys():
-            raise DataError(f"{where}: the row has no {' and no '.join(map(repr, sorted(missing)))}")
-        label, text = (check_text(row[name], name, where) for name in ("label", "text"))
-        if label in texts:
-            raise DataError(f"{where}: label {label!r} has a text already")
-        texts[label] = LabelText(text, _parents(row.get("parents"), where))
+    for where, row in rows_by_label(Path(path), "text"):
+        texts[row["label"]] = LabelText(row["text"], _parents(row.get("parents"), where))
     return texts
 
 

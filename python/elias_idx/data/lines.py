@@ -56,6 +56,25 @@ def parse_object(where: str, line: bytes) -> dict[str, Any]:
     return row
 
 
+def rows_by_label(path: Path, other: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of JSON lines of `{"label": ..., OTHER: ...}`, both of them texts, with their places.
+
+    Raises:
+        DataError: a line is no such object, or names a label again.
+        OSError: the file can't be read.
+    """
+    seen: set[str] = set()
+    for where, line in numbered_lines(path):
+        row = parse_object(where, line)
+        if missing := {"label", other} - row.keys():
+            raise DataError(f"{where}: the row has no {' and no '.join(map(repr, sorted(missing)))}")
+        label, _ = (check_text(row[name], name, where) for name in ("label", other))
+        if label in seen:
+            raise DataError(f"{where}: label {label!r} has a {other} already")
+        seen.add(label)
+        yield where, row
+
+
 def check_text(text: Any, name: str, where: str) -> str:
     """The text, if it is a string that UTF-8 can hold; else a DataError."""
     if not isinstance(text, str):

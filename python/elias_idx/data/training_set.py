@@ -128,6 +128,8 @@ class TrainingSet:
     def joined(self, other: TrainingSet) -> TrainingSet:
         """This set's inputs and then another's; labels that only the other one has come after this one's.
 
+        Where this set's labels have texts, those that only the other one has keep theirs.
+
         Raises:
             DataError: the inputs are of two kinds or sizes, or one of the sets has groups, whose numbers are its own.
         """
@@ -138,13 +140,20 @@ class TrainingSet:
         ours = sp.csr_matrix(parts, shape=(len(self), theirs.shape[1]))
         texts = self.label_texts
         if texts is not None:
-            texts = LabelTexts(*([*each, *([""] * len(unseen))] for each in texts))
+            texts = LabelTexts(*([*ours, *new] for ours, new in zip(texts, other._texts_of(unseen), strict=True)))
         return TrainingSet(
             _joined_inputs(self.inputs, other.inputs),
             sp.vstack([ours, theirs], format="csr"),
             label_names=[*self.label_names, *unseen],
             label_texts=texts,
         )
+
+    def _texts_of(self, labels: Sequence[str]) -> LabelTexts:
+        """The texts of some of its labels, by name; empty ones where it has none."""
+        if self.label_texts is None:
+            return LabelTexts([""] * len(labels), [""] * len(labels))
+        column = {name: number for number, name in enumerate(self.label_names)}
+        return self.label_texts.take(column[name] for name in labels)
 
 
 def _joined_inputs(first: Inputs, second: Inputs) -> Inputs:

@@ -11,11 +11,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import Inputs, TrainingSet, is_sparse
+from elias_idx.errors import DataError
 from elias_idx.features.words import first_line, words_of
 from elias_idx.train.clustering import default_num_clusters
-from elias_idx.train.model_sizes import ModelSizes
 
 # Settings of features, which are made of texts alone.
 OF_TEXTS = (
@@ -56,9 +57,16 @@ def resolved(config: Config, data: TrainingSet) -> Config:
 
     Raises:
         ConfigError: there are more clusters than labels, or no features.
+        DataError: the inputs are texts without words.
     """
     config = resolved_for_sizes(config, *data.labels.shape)
-    return _filled(config, _of_texts(TextStatistics.of(data.inputs))) if are_texts(data.inputs) else config
+    if not are_texts(data.inputs):
+        return config
+    statistics = TextStatistics.of(data.inputs)
+    if not statistics.num_words and not any(len(words_of([text]).numbers) for text in data.inputs):
+        texts = counted(len(data.inputs), "training text")
+        raise DataError(f"{texts} without any word: there is nothing to learn from; are they the right field's?")
+    return _filled(config, _of_texts(statistics))
 
 
 def are_texts(inputs: Inputs) -> TypeGuard[Sequence[str]]:
@@ -78,10 +86,13 @@ def resolved_for_sizes(config: Config, num_texts: int, num_labels: int) -> Confi
         ConfigError: there are more clusters than labels.
     """
     config = config.with_clusters(num_labels, default_num_clusters(num_labels))
-    assert config.num_clusters is not None
-    config = _filled(config, _of_labels(num_labels, config.num_clusters))
-    config = _filled(config, {"stage1_epochs": _stage1_epochs(num_texts, config)})
-    return _filled(config, {"stage2_epochs": -(-config.stage1_epochs // 2)})
+    num_clusters = config.num_clusters
+    assert num_clusters is not None
+    config = _filled(config, _of_labels(num_labels, num_clusters))
+    stage1 = config.stage1_epochs or _stage1_epochs(num_texts, config)
+    # From a single cluster every label is reached: there is no adjacency to learn.
+    stage2 = -(-stage1 // 2) if num_clusters > 1 else 0
+    return _filled(config, {"stage1_epochs": stage1, "stage2_epochs": stage2})
 
 
 def _filled(config: Config, settings: dict[str, Any]) -> Config:
@@ -154,18 +165,6 @@ def _of_texts(texts: TextStatistics) -> dict[str, Any]:
     }
 
 
-def expected_seconds(config: Config, sizes: ModelSizes) -> float:
-    """About how long both stages take on two cores, without clusters and features, unless there is a transformer.
-
-    Fitted to steps of benchmarks/train_step.py at D = 256 and 512: a text goes over its shortlist, and over the rows of
-    its shortlist and its features, D numbers each.
-    """
-    dim, shortlist = sizes.input_dim or config.dim, min(config.train_shortlist_size, sizes.num_labels)
-    rows = shortlist + 2 * sizes.num_entries / sizes.num_texts
-    per_text = 1.0e-7 * shortlist + 4.6e-10 * dim * rows
-    return sizes.num_texts * (config.stage1_epochs + config.stage2_epochs) * per_text
-
-
 def describe(config: Config, *, texts: bool) -> list[str]:
     """The resolved settings that follow from the data, as lines for people.
 
@@ -173,21 +172,29 @@ def describe(config: Config, *, texts: bool) -> list[str]:
         config: the settings.
         texts: whether the inputs are texts; else what is said about n-grams has no effect.
     """
+    assert config.num_clusters is not None
     return [
         *([_features_line(config)] if texts else _idle_lines(config)),
-        f"model: {config.num_clusters:,} clusters"
+        f"model: {counted(config.num_clusters, 'cluster')}"
         + (f", embeddings of size {config.dim}" if "bag" in config.encoder else ""),
-        f"training: {config.stage1_epochs} + {config.stage2_epochs} epochs, beam {config.train_beam_size}, "
-        f"shortlist {config.train_shortlist_size:,}, {config.labels_per_cluster:,} labels a cluster",
+        f"training: {_epochs(config)}, beam {config.train_beam_size}, shortlist {config.train_shortlist_size:,}"
+        + (f", {counted(config.labels_per_cluster, 'label')} a cluster" if config.stage2_epochs else ""),
         f"search: beam {config.beam_size}, shortlist {config.shortlist_size:,}",
     ]
+
+
+def _epochs(config: Config) -> str:
+    if config.stage2_epochs:
+        return f"{config.stage1_epochs} + {counted(config.stage2_epochs, 'epoch')}"
+    why = ", since one cluster has no adjacency to learn" if config.num_clusters == 1 else ""
+    return f"{counted(config.stage1_epochs, 'epoch')} without stage 2{why}"
 
 
 def _features_line(config: Config) -> str:
     blocks = (
         f"{block.kind} {block.ngrams[0]}–{block.ngrams[1]}"
         + (" of the first line" if block.field == "first_line" else "")
-        + f" (in {block.min_texts} text{'s' * (block.min_texts > 1)})"
+        + f" (in {counted(block.min_texts, 'text')})"
         for block in config.blocks
     )
     return f"features: {', '.join(blocks)}"

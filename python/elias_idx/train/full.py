@@ -83,6 +83,8 @@ class FullTraining:
         first = self._dense("first", self.rest, self.selection)
         fusion = distributed.from_first(lambda: self._fusion(first))
         epochs = {int(stage): epoch for stage, epoch in first.report["epochs"].items()}
+        # The memory is needed for what takes its place.
+        del first
         selection = replace(self.selection, dev=None, patience=None, last_epochs=epochs)
         final = self._dense("final", self.data, selection)
         return lambda: self._fused(final, fusion)

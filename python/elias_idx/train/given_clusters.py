@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from elias_idx.config import Config
-from elias_idx.data.lines import check_text, numbered_lines, parse_object
+from elias_idx.data.lines import rows_by_label
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.train.clustering import Clusters, members
 
@@ -24,16 +24,7 @@ def read_clusters(path: str | PathLike[str]) -> dict[str, str]:
         DataError: a line is no such object, or names a label again.
         OSError: the file can't be read.
     """
-    clusters: dict[str, str] = {}
-    for where, line in numbered_lines(Path(path)):
-        row = parse_object(where, line)
-        if missing := {"label", "cluster"} - row.keys():
-            raise DataError(f"{where}: the row has no {' and no '.join(map(repr, sorted(missing)))}")
-        label, cluster = (check_text(row[name], name, where) for name in ("label", "cluster"))
-        if label in clusters:
-            raise DataError(f"{where}: label {label!r} has a cluster already: a label is in one cluster at first")
-        clusters[label] = cluster
-    return clusters
+    return {row["label"]: row["cluster"] for _, row in rows_by_label(Path(path), "cluster")}
 
 
 def clusters_of_labels(clusters: Mapping[str, str], label_names: Sequence[str]) -> Clusters:

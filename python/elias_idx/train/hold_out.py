@@ -37,24 +37,24 @@ class HoldOut(NamedTuple):
     rest: Rows
     held_out: Rows
 
+    @property
+    def is_enough(self) -> bool:
+        """Whether the held-out texts say something."""
+        return len(self.held_out) >= FEWEST
 
-def hold_out(data: TrainingSet, seed: int, among: Rows | None = None) -> HoldOut | None:
+
+def hold_out(data: TrainingSet, seed: int, among: Rows | None = None) -> HoldOut:
     """Holds out about 5 % of the texts, at most 5,000; of fewer than 10,000 texts 500, or 20 % if that is less.
 
     Args:
         data: N texts; those of a group (see `TrainingSet.groups`) and those that are the same stay together.
         seed: of the choice.
         among: the numbers of texts that are like those to come: at most 5,000 of these are held out, and no others.
-
-    Returns:
-        None if fewer than 50 texts can be held out.
     """
     wanted = MOST
     if among is None:
         wanted = min(MOST, max(round(SHARE * len(data)), min(WANTED, round(SMALL_SHARE * len(data)))))
     chosen = _choice(data, _units(data), among, wanted, np.random.default_rng(seed))
-    if len(chosen) < FEWEST:
-        return None
     is_held_out = np.zeros(len(data), bool)
     is_held_out[chosen] = True
     return HoldOut(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))

@@ -15,8 +15,8 @@ from elias_idx.errors import DataError
 from elias_idx.features import TextFeatures
 from elias_idx.train.clustering import Clusters
 
-# Of the texts, to estimate the number of n-grams.
-_SAMPLED_CHARACTERS = 300_000
+# Of the texts, to estimate the number of n-grams: of fewer, far too many would be expected of long texts.
+_SAMPLED_CHARACTERS = 3_000_000
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.model import Model
-from elias_idx.train import auto, distributed, hold_out, memory
+from elias_idx.train import auto, distributed, duration, hold_out, memory
 from elias_idx.train.clustering import Clusters
 from elias_idx.train.dense import train_dense
 from elias_idx.train.full import FullTraining
@@ -96,14 +97,8 @@ def train_model(
         if check_memory:
             distributed.from_first(lambda: memory.check_memory(account))
         steps = Steps(on_line)
-        steps.say(f"{job.summary()}; takes about {memory.shown_bytes(account.peak())} of memory")
-        for line in auto.describe(job.config, texts=auto.are_texts(job.data.inputs)):
+        for line in (*job.lines(), job.expected(account)):
             steps.say(line)
-        if "transformer" not in job.config.encoder:
-            minutes = auto.expected_seconds(job.config, job.sizes) / 60
-            steps.say(
-                f"one training of the dense model takes about {max(1, round(minutes)):,} min on two cores of 2023"
-            )
         if job.judge is None:
             return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
         folder = None if log_dir is None else Path(log_dir)
@@ -169,20 +164,41 @@ class _Job:
 
     def account(self) -> memory.MemoryAccount:
         """The memory that training takes."""
-        config = self.config if self.judge is not None else replace(self.config, preset="fast")
-        return memory.memory_account(config, self.sizes)
+        return memory.memory_account(self.trained, self.sizes)
+
+    @property
+    def trained(self) -> Config:
+        """The settings with the preset that is trained."""
+        return self.config if self.judge is not None else replace(self.config, preset="fast")
 
     @cached_property
     def sizes(self) -> ModelSizes:
         """Of data and encoder."""
         return sizes_of(self.data, self.config, self.given)
 
-    def summary(self) -> str:
-        """What there is to train on, as a line."""
-        line = f"{len(self.data):,} texts, {len(self.data.label_names):,} labels"
-        if self.judge is None:
-            return line + (f"; the dense model alone is trained: {self.why_dense}" if self.why_dense else "")
-        return f"{line}; {len(self.judge):,} {'dev texts' if self.rest is None else 'texts of them held out'}"
+    def lines(self) -> list[str]:
+        """What there is to train on, and how it is trained."""
+        why_dense = []
+        if self.why_dense:
+            epochs = ", for as many epochs as the settings say" if self.dev is None else ""
+            why_dense = [f"the dense model alone is trained{epochs}: {self.why_dense}"]
+        return [self._summary(), *why_dense, *auto.describe(self.config, texts=auto.are_texts(self.data.inputs))]
+
+    def expected(self, account: memory.MemoryAccount) -> str:
+        """The time and memory that training takes, as a line."""
+        num_bytes = f"about {memory.shown_bytes(account.peak())} of memory"
+        if self.config.transformer is not None:
+            return f"takes {num_bytes}"
+        num_judged = len(self.judge or self.dev or ())
+        return f"takes {duration.expected(self.trained, self.sizes, 2 if self.rest else 1, num_judged)}, {num_bytes}"
+
+    def _summary(self) -> str:
+        line = f"{counted(len(self.data), 'text')}, {counted(len(self.data.label_names), 'label')}"
+        if judge := self.judge or self.dev:
+            line += (
+                f"; {counted(len(judge), 'dev text')}" if self.rest is None else f"; {len(judge):,} of them held out"
+            )
+        return line
 
 
 def _prepared(
@@ -228,13 +244,23 @@ def _with_judge(job: _Job, like_dev: hold_out.Rows | None) -> _Job:
     """The job of the full preset, unless there is nothing to train it on or to judge it by."""
     if job.config.encoder == "precomputed":
         return replace(job, why_dense="embeddings have no sparse features to rank by")
+    if len(job.data.label_names) == 1:
+        return replace(job, why_dense="a single label leaves nothing to rank")
     if job.dev is not None and like_dev is None:
-        if np.count_nonzero(np.diff(job.dev.labels.indptr)) >= hold_out.FEWEST:
+        if (num_labelled := np.count_nonzero(np.diff(job.dev.labels.indptr))) >= hold_out.FEWEST:
             return replace(job, judge=job.dev)
-        return replace(job, why_dense=f"fewer than {hold_out.FEWEST} dev texts have labels, too few to choose by")
-    if (split := hold_out.hold_out(job.data, job.config.seed, like_dev)) is None:
-        return replace(job, why_dense=f"fewer than {hold_out.FEWEST} texts can be held out, too few to choose by")
-    return replace(job, rest=job.data.subset(split.rest), judge=job.data.subset(split.held_out))
+        return replace(
+            job, why_dense=f"to fit a fusion takes {hold_out.FEWEST} dev texts with labels, not {num_labelled}"
+        )
+    split = hold_out.hold_out(job.data, job.config.seed, like_dev)
+    if split.is_enough:
+        return replace(job, rest=job.data.subset(split.rest), judge=job.data.subset(split.held_out))
+    texts = counted(len(job.data), "text") if like_dev is None else counted(len(like_dev), "dev text")
+    return replace(
+        job,
+        why_dense=f"of {texts} only {len(split.held_out)} can be held out (a fifth of all at most, whole groups, no "
+        f"label's only text), but to choose epochs and fit a fusion takes {hold_out.FEWEST}",
+    )
 
 
 @contextmanager
