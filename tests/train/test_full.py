@@ -175,7 +175,7 @@ def test_dev_data_are_held_out_first_and_trained_on_then(data, tmp_path):
     assert model.num_training_texts == len(data) + len(dev)
     held_out = model.report["num_held_out"]
     assert hold_out.FEWEST <= held_out <= len(texts)
-    assert f"{held_out} texts of them held out" in lines[0]
+    assert f"{held_out} of them held out" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -80,14 +80,17 @@ class FullTraining:
         if self.rest is None:
             dense = self._dense("final", self.data, self.selection)
             return lambda: self._fused(dense, None)
-        first = self._dense("first", self.rest, self.selection)
-        fusion = distributed.from_first(lambda: self._fusion(first))
-        epochs = {int(stage): epoch for stage, epoch in first.report["epochs"].items()}
-        # The memory is needed for what takes its place.
-        del first
+        fusion, epochs = self._of_most()
         selection = replace(self.selection, dev=None, patience=None, last_epochs=epochs)
         final = self._dense("final", self.data, selection)
         return lambda: self._fused(final, fusion)
+
+    def _of_most(self) -> tuple[Fusion, dict[int, int]]:
+        """The fusion and the best epoch of each stage, by the held-out texts; the model of the rest is let go."""
+        assert self.rest is not None
+        first = self._dense("first", self.rest, self.selection)
+        fusion = distributed.from_first(lambda: self._fusion(first))
+        return fusion, {int(stage): epoch for stage, epoch in first.report["epochs"].items()}
 
     def _dense(self, name: str, data: TrainingSet, selection: Selection) -> Model:
         """The dense model of the given texts."""
