@@ -4,22 +4,26 @@ N inputs, L labels, D dimensions. The folder:
 
     model.json        which kind of model it is, and the checksums of its members' descriptions; written last
     members/0/, ...   the members, each a model's folder, see `elias_idx.model`
+    calibration.safetensors   what makes probabilities of the mean scores, if that was fitted
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from fnmatch import fnmatch
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from elias_idx import calibration
 from elias_idx._arrays import as_count
+from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import BagEncoder, PrecomputedEncoder
 from elias_idx.ensemble_index import EnsembleIndex
@@ -29,6 +33,9 @@ from elias_idx.index import Dtype
 from elias_idx.model import ENSEMBLE, Model, check_files, load_single, new_folder, write_description
 from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, for type checkers alone
 
 # Which of a model's files are those of its encoder, and of features, its encoder's or its own.
 _ENCODER = "encoder/*"
@@ -49,6 +56,7 @@ class Ensemble(Predictor):
         members: the models.
         label_counts: in how many training texts each label occurs, int64 [L]; the largest number that a member has.
         num_training_texts: how many there were, for the member with the most.
+        calibration: what makes probabilities of its scores; None before `calibrate`. That of members has no effect.
         path: the folder that it was loaded from; None for one that was not.
 
     Raises:
@@ -67,6 +75,7 @@ class Ensemble(Predictor):
         for number, member in enumerate(members):
             np.maximum.at(self.label_counts, self._indexes.labels_of(number), member.label_counts)
         self.num_training_texts = max(member.num_training_texts for member in members)
+        self.calibration: Calibration | None = None
         self.path: Path | None = None
         self._checksums: Mapping[str, str] = {}
 
@@ -132,6 +141,16 @@ class Ensemble(Predictor):
     def _index(self) -> EnsembleIndex:
         return self._indexes
 
+    @property
+    def _has_fusion(self) -> bool:
+        return any(member.index.has_fusion for member in self.members)
+
+    def with_calibration(self, fitted: Calibration | None) -> Self:
+        """A copy with another calibration, or without one."""
+        made = copy(self)
+        made.calibration = fitted
+        return made
+
     def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         embeddings, sparse = self._vectorise_each(texts, num_threads, fusion)
         return self._indexes.search_each(embeddings, k, sparse=sparse, num_threads=num_threads, **options)
@@ -184,7 +203,8 @@ class Ensemble(Predictor):
     ) -> Ensemble:
         """Makes the same ensemble of quantized members; as `Model.quantize`."""
         if path is None:
-            return Ensemble([member.quantize(dtype, screen=screen) for member in self.members])
+            made = Ensemble([member.quantize(dtype, screen=screen) for member in self.members])
+            return made.with_calibration(self.calibration)
         self._save(path, overwrite, lambda member, folder: member.quantize(dtype, screen=screen, path=folder))
         loaded = Model.load(path)
         assert isinstance(loaded, Ensemble)
@@ -196,15 +216,19 @@ class Ensemble(Predictor):
             members = [folder / "members" / str(number) for number in range(len(self.members))]
             for model, member in zip(self.members, members, strict=True):
                 write(model, member)
-            write_description(folder, {"required_features": [ENSEMBLE]}, [member / "model.json" for member in members])
+            if self.calibration is not None:
+                self.calibration.save(folder)
+            files = [*(member / "model.json" for member in members), *folder.glob(calibration.FILE)]
+            write_description(folder, {"required_features": [ENSEMBLE]}, files)
 
     @classmethod
     def _open(cls, folder: Path, content: Mapping[str, Any], mmap: bool) -> Ensemble:
         """Loads the members; `content` is that of `model.json`."""
         try:
             checksums = content["sha256"]
-            names = [f"members/{number}/model.json" for number in range(len(checksums))]
-            if names != list(checksums):
+            described = [name for name in checksums if name != calibration.FILE]
+            names = [f"members/{number}/model.json" for number in range(len(described))]
+            if names != described:
                 raise ValueError(f"model.json must have checksums of {', '.join(names)}; it has {checksums}")
             # So that no member is another one than when the ensemble was made.
             check_files(folder, checksums)
@@ -212,6 +236,7 @@ class Ensemble(Predictor):
         except (AttributeError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             raise FormatError(f"{folder}: the ensemble is damaged: {error}") from error
         ensemble.path, ensemble._checksums = folder, checksums
+        ensemble.calibration = Calibration.load(folder)
         return ensemble
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ N inputs, L labels, D dimensions. The folder:
     features/            sparse features for the index's fusion, of an encoder that has none of its own
     index/               the index, which `Index.load` opens without the rest
     labels.safetensors   how many training texts each label has: for propensity-scored metrics
+    calibration.safetensors   what makes probabilities of scores, if that was fitted
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from elias_idx import __version__, _core
+from elias_idx import __version__, _core, calibration
 from elias_idx._arrays import as_count
+from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError
@@ -39,6 +41,8 @@ from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
 
 if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, for type checkers alone
+
     from elias_idx.ensemble import Ensemble
 
 FORMAT = "elias_idx_model"
@@ -62,6 +66,7 @@ class Model(Predictor):
         checksums: SHA-256 of that folder's files outside the index.
         own_features: texts → the sparse features that the index's fusion takes, of an encoder that has none.
         report: what training came to: which epochs were kept, and how good the steps were on held-out texts.
+        calibration: what makes probabilities of its scores; None before `calibrate`.
     """
 
     encoder: Encoder
@@ -73,6 +78,7 @@ class Model(Predictor):
     checksums: Mapping[str, str] = field(default_factory=dict)
     own_features: Features | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def features(self) -> Features | None:
@@ -115,6 +121,14 @@ class Model(Predictor):
     @property
     def _index(self) -> Index:
         return self.index
+
+    @property
+    def _has_fusion(self) -> bool:
+        return self.index.has_fusion
+
+    def with_calibration(self, fitted: Calibration | None) -> Self:
+        """A copy with another calibration, or without one."""
+        return replace(self, calibration=fitted)
 
     def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
@@ -179,7 +193,9 @@ class Model(Predictor):
             (folder / "features").mkdir()
             self.own_features.save(folder / "features")
         save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
-        files = sorted([*folder.glob("encoder/*"), *folder.glob("features/*"), folder / "labels.safetensors"])
+        if self.calibration is not None:
+            self.calibration.save(folder)
+        files = sorted([*folder.glob("encoder/*"), *folder.glob("features/*"), *folder.glob("*.safetensors")])
         content = {
             "encoder": self.encoder.kind,
             "num_training_texts": self.num_training_texts,
@@ -225,7 +241,7 @@ class Model(Predictor):
             own_features = load_features(folder / "features") if (folder / "features").exists() else None
             model = cls(
                 encoder, index, counts, content["num_training_texts"], content["settings"], folder, content["sha256"],
-                own_features, content.get("report", {}),
+                own_features, content.get("report", {}), Calibration.load(folder),
             )  # fmt: skip
             if index.has_fusion and (model.features is None or model.features.num_features != index.num_features):
                 raise ValueError(f"the index's fusion takes {index.num_features} sparse features, the model has others")
@@ -281,7 +297,7 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
 def _is_part(path: Path) -> bool:
     """Whether a path within a model's folder may belong to a model."""
     match path.parts:
-        case ("model.json" | "labels.safetensors" | "encoder" | "features" | "index",):
+        case ("model.json" | "labels.safetensors" | calibration.FILE | "encoder" | "features" | "index",):
             return True
         case ("encoder" | "features" | "index", _):
             return path.suffix in {".json", ".safetensors"}

@@ -15,7 +15,16 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx._arrays import as_count
-from elias_idx.data import Inputs, LabelVocabulary, checked_matrix, is_sparse, labels_by_name, num_rows
+from elias_idx.calibration import NUM_CANDIDATES, Calibration, ScoredPairs
+from elias_idx.data import (
+    Inputs,
+    LabelVocabulary,
+    TrainingSet,
+    checked_matrix,
+    is_sparse,
+    labels_by_name,
+    num_rows,
+)
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.metrics import (
     canonical,
@@ -28,6 +37,8 @@ from elias_idx.metrics import (
 from elias_idx.results import SearchResult
 
 if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11, for type checkers alone
+
     from elias_idx._core import LabelFilter
     from elias_idx.ensemble_index import EnsembleFilter, EnsembleIndex
     from elias_idx.index import Index
@@ -72,10 +83,12 @@ class Predictor(ABC):
     Attributes:
         label_counts: in how many training texts each label occurs, int64 [L].
         num_training_texts: how many there were.
+        calibration: what makes probabilities of its scores; None before `calibrate`.
     """
 
     label_counts: npt.NDArray[np.int64]
     num_training_texts: int
+    calibration: Calibration | None
 
     @property
     @abstractmethod
@@ -102,6 +115,7 @@ class Predictor(ABC):
         filter: Any = None,
         min_score: float | None = None,
         fusion: bool = True,
+        calibrated: bool = False,
     ) -> Prediction:
         """The k best labels of each text.
 
@@ -114,11 +128,15 @@ class Predictor(ABC):
             filter: as in `Index.search`; e.g. the names of the labels to choose from.
             min_score: as in `Index.search`; labels with a lower score are left out.
             fusion: whether scores are those of the fusion, in a model that has one; else they are the dense model's.
+            calibrated: whether scores are given as probabilities, which `min_score` is then compared to; see
+                `calibrate`.
 
         Raises:
+            ConfigError: `calibrated` was asked for, but the model is not, or was for other scores.
             DataError: the texts are not what the model takes, or its index has no label names.
         """
         self._check_names()
+        calibration = self._calibration(fusion) if calibrated else None
         found = self._search(
             texts,
             # There is no padding here, so more labels than there are would only take memory.
@@ -127,15 +145,70 @@ class Predictor(ABC):
             shortlist_size=shortlist_size,
             num_threads=num_threads,
             filter=filter,
-            min_score=min_score,
+            min_score=None if calibration else min_score,
             fusion=fusion,
         )
-        counts = (found.labels >= 0).sum(1)
+        scores, given = found.scores, found.labels >= 0
+        if calibration is not None:
+            scores = calibration(scores)
+            given &= scores >= (0 if min_score is None else min_score)
+        counts = given.sum(1)
         names = self._index.names(found.labels)
         return Prediction(
             [row[:count].tolist() for row, count in zip(names, counts, strict=True)],
-            [row[:count].tolist() for row, count in zip(found.scores, counts, strict=True)],
+            [row[:count].tolist() for row, count in zip(scores, counts, strict=True)],
         )
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether `predict(..., calibrated=True)` gives probabilities."""
+        return self.calibration is not None
+
+    def calibrate(self, data: TrainingSet, *, num_threads: int | None = None) -> Self:
+        """Makes the same model with a calibration, which `save` keeps.
+
+        It says how often labels of a score are right: isotonic regression on the 100 best labels of each text, with the
+        fusion if the model has one. The order of labels stays.
+
+        Args:
+            data: N texts with their labels, like those to come; none that the model was trained on.
+            num_threads: as in `Index.search`.
+
+        Raises:
+            DataError: the inputs are not what the model takes, or it knows none of their labels.
+        """
+        pairs = self.scored_pairs(data, num_threads=num_threads)
+        return self.with_calibration(Calibration.fit(pairs.scores, pairs.relevances))
+
+    def scored_pairs(self, data: TrainingSet, *, num_threads: int | None = None) -> ScoredPairs:
+        """The 100 best labels of each text, with scores and relevances; arguments and errors are `calibrate`'s."""
+        relevant, _ = self._vocabulary.renumber(data.labels, data.label_names)
+        if not (relevant.indices < len(self._vocabulary)).any():
+            raise DataError("there is nothing to calibrate by: the model knows none of these texts' labels")
+        k, parts = min(NUM_CANDIDATES, self._index.num_labels), []
+        for start in range(0, len(data), _TEXTS_AT_ONCE):
+            inputs = data.inputs[start : start + _TEXTS_AT_ONCE]
+            labels, scores = self._search(inputs, k, num_threads=num_threads, fusion=True)
+            rows, ranks = np.nonzero(labels >= 0)
+            found = np.asarray(relevant[rows + start, labels[rows, ranks]], np.float32).ravel()
+            parts.append((rows + start, ranks, scores[rows, ranks], found))
+        return ScoredPairs(*map(np.concatenate, zip(*parts, strict=True)))
+
+    @abstractmethod
+    def with_calibration(self, fitted: Calibration | None) -> Self:
+        """A copy with another calibration, or without one."""
+
+    def _calibration(self, fusion: bool) -> Calibration:
+        if self.calibration is None:
+            raise ConfigError("this model has no calibration: make one with calibrate, or leave calibrated out")
+        if not fusion and self._has_fusion:
+            raise ConfigError("the calibration is that of the fusion's scores: leave out calibrated, or fusion=False")
+        return self.calibration
+
+    @property
+    @abstractmethod
+    def _has_fusion(self) -> bool:
+        """Whether scores differ by `fusion`."""
 
     def evaluate(
         self,
