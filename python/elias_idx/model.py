@@ -8,6 +8,7 @@ N inputs, L labels, D dimensions. The folder:
     index/               the index, which `Index.load` opens without the rest
     labels.safetensors   how many training texts each label has: for propensity-scored metrics
     calibration.safetensors   what makes probabilities of scores, if that was fitted
+    README.md            the model card, of one that was saved by `save_pretrained`
 """
 
 from __future__ import annotations
@@ -226,6 +227,37 @@ class Model(Predictor):
         return cls._open(folder, content, mmap)
 
     @classmethod
+    def from_pretrained(
+        cls,
+        name: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | PathLike[str] | None = None,
+        token: str | None = None,
+        mmap: bool = True,
+    ) -> Model | Ensemble:
+        """Opens a folder, or a repository of the Hugging Face Hub, which is downloaded first unless it is in the cache.
+
+        Downloading needs the extra `elias_idx[hub]`. No code of a repository is run.
+
+        Args:
+            name: the folder; if there is none of that name, the repository, as in "someone/some-model".
+            revision: branch, tag or commit of the repository.
+            cache_dir: the Hub's cache, by default that of huggingface_hub.
+            token: of a private repository; by default the one that `hf auth login` has kept.
+            mmap: as in `load`.
+
+        Raises:
+            FileNotFoundError: the name is neither.
+            FormatError: as `load`.
+            MissingExtraError: there is no such folder, and huggingface_hub is missing.
+            OSError: there is no such repository, or the Hub can't be reached.
+        """
+        from elias_idx.hub import local_folder
+
+        return cls.load(local_folder(name, revision=revision, cache_dir=cache_dir, token=token), mmap)
+
+    @classmethod
     def _open(cls, folder: Path, content: Mapping[str, Any], mmap: bool) -> Model:
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
@@ -297,7 +329,7 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
 def _is_part(path: Path) -> bool:
     """Whether a path within a model's folder may belong to a model."""
     match path.parts:
-        case ("model.json" | "labels.safetensors" | calibration.FILE | "encoder" | "features" | "index",):
+        case ("model.json" | "labels.safetensors" | calibration.FILE | "README.md" | "encoder" | "features" | "index",):
             return True
         case ("encoder" | "features" | "index", _):
             return path.suffix in {".json", ".safetensors"}

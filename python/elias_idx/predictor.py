@@ -8,7 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
     from typing import Self  # of Python 3.11, for type checkers alone
 
     from elias_idx._core import LabelFilter
+    from elias_idx.ensemble import Ensemble
     from elias_idx.ensemble_index import EnsembleFilter, EnsembleIndex
     from elias_idx.index import Index
+    from elias_idx.model import Model
 
 _TEXTS_AT_ONCE = 16384
 
@@ -280,6 +285,68 @@ class Predictor(ABC):
         groups = evaluate_groups(found, relevant, counts, **how)
         without_labels = int((np.diff(relevant.indptr) == 0).sum())
         return Evaluation(metrics, matrix.shape[0], without_labels, unseen, groups)
+
+    @abstractmethod
+    def save(self, path: str | PathLike[str], overwrite: bool = False) -> None:
+        """Writes it to a folder, from which `Model.load` opens it."""
+
+    def save_pretrained(
+        self, path: str | PathLike[str], *, repo_id: str | None = None, overwrite: bool = False
+    ) -> None:
+        """Saves it with a model card, `README.md`: data, metrics, sizes, settings, and how it is used.
+
+        Args:
+            path: the folder, which `Model.from_pretrained` and `Model.load` open.
+            repo_id: what the card calls it; by default the folder's name.
+            overwrite: whether a model that is there may be replaced, with its card.
+
+        Raises:
+            FileExistsError: there is something at `path` and `overwrite` is False, or it is no model.
+            OSError: the folder can't be written.
+        """
+        from elias_idx.hub import write_card
+
+        self.save(path, overwrite)
+        write_card(cast("Model | Ensemble", self), Path(path), repo_id or Path(path).resolve().name)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model",
+        create_pr: bool = False,
+    ) -> str:
+        """Uploads it with its model card to a repository of the Hugging Face Hub, which is made if there is none.
+
+        A model that is there is replaced, in one commit. Needs the extra `elias_idx[hub]`.
+
+        Args:
+            repo_id: as in "someone/some-model".
+            private: whether a new repository is private; by default as the account's settings say.
+            token: with the right to write; by default the one that `hf auth login` has kept.
+            revision: the branch, which must exist; by default the main one.
+            commit_message: of the commit.
+            create_pr: whether the model is proposed as a pull request.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            MissingExtraError: huggingface_hub is missing.
+            OSError: the Hub refuses, or can't be reached.
+        """
+        from elias_idx.hub import upload
+
+        with TemporaryDirectory(prefix="elias-idx-") as folder:
+            saved = Path(folder, "model")
+            self.save_pretrained(saved, repo_id=repo_id)
+            return upload(
+                saved, repo_id, private=private, token=token, revision=revision, commit_message=commit_message,
+                create_pr=create_pr,
+            )  # fmt: skip
 
     def label_filter(self, labels: Any) -> LabelFilter | EnsembleFilter:
         """Makes a filter of labels for `predict`, to be used as often as wanted; as `Index.label_filter`."""
