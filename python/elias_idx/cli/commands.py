@@ -59,7 +59,7 @@ def cli() -> None:
     """Learned search indexes for predicting the few right labels out of millions."""
 
 
-def _explained(command: _Command) -> _Command:
+def explained(command: _Command) -> _Command:
     """Turns the errors that a user can mend into a message without a traceback."""
 
     @functools.wraps(command)
@@ -117,7 +117,7 @@ Examples:
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace a model or an unfinished run at --out")
 @_config_options
-@_explained
+@explained
 def train(
     train_data: Path,
     out: Path,
@@ -223,7 +223,7 @@ Examples:
 @click.option("--allow", type=_FILE, help="the only labels to predict: a text file with a name a line")
 @click.option("--min-score", type=float, help="labels with a lower score are left out")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
-@_explained
+@explained
 def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite: bool, **options: Any) -> None:
     """Writes {"labels": [...], "scores": [...]} for each row of INPUT, in order, best first.
 
@@ -295,7 +295,7 @@ Examples:
     "--fusion/--no-fusion", default=True, help="scores of the fusion, if the model has one, or the dense model's"
 )
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-@_explained
+@explained
 def evaluate(
     model: Path,
     test_data: Path,
@@ -348,7 +348,7 @@ Example:
   elias-idx info model"""
 )
 @click.argument("model", type=_FOLDER)
-@_explained
+@explained
 def info(model: Path) -> None:
     """Says what a model, an ensemble or a bare index is."""
     if (model / "index.json").is_file():
@@ -375,7 +375,7 @@ Examples:
 @click.option("--out", type=_FOLDER, required=True, help="folder of the new model")
 @click.option("--screen/--no-screen", default=True, show_default=True, help="8-bit codes beside exact weights: faster")
 @click.option("--overwrite", is_flag=True, help="replace a model (or index) at --out")
-@_explained
+@explained
 def quantize(model: Path, dtype: Dtype, out: Path, screen: bool, overwrite: bool) -> None:
     """Writes a model (or a bare index) anew with label weights of another dtype."""
     source = Index.load(model) if (model / "index.json").is_file() else Model.load(model)
@@ -395,7 +395,7 @@ Examples:
 @click.argument("members", metavar="MODEL...", type=_FOLDER, nargs=-1, required=True)
 @click.option("--out", type=_FOLDER, required=True, help="folder of the ensemble, which gets copies of the models")
 @click.option("--overwrite", is_flag=True, help="replace a model at --out")
-@_explained
+@explained
 def ensemble(members: tuple[Path, ...], out: Path, overwrite: bool) -> None:
     """Joins models of the same labels to one that averages their scores.
 
@@ -450,7 +450,7 @@ Example:
   elias-idx demo --out artifacts/demo"""
 )
 @click.option("--out", type=_FOLDER, default=Path("artifacts/demo"), show_default=True, help="folder to work in")
-@_explained
+@explained
 def demo(out: Path) -> None:
     """Trains on ICD-10-CM, searches its test texts and prints how well that went."""
     from elias_idx.demo.run import run_demo
