@@ -80,4 +80,5 @@ def score(model: Path, inputs: tuple[str, ...], min_score: float | None, **optio
         click.echo("\nStopped. The same command goes on where it stopped.", err=True)
         sys.exit(130)
     bad = f", {manifest.null_rows:,} of them null, as they could not be scored" if manifest.null_rows else ""
-    click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {len(manifest.parts):,} parts", err=True)
+    parts = f"{len(manifest.parts):,} part" + "s" * (len(manifest.parts) != 1)
+    click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {parts}", err=True)
