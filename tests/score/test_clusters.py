@@ -34,7 +34,8 @@ def folder(tmp_path_factory):
 
 
 def run_example(name, folder, out, *options):
-    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "RAY_DEDUP_LOGS": "0", "OMP_NUM_THREADS": "1"}
+    # Ray writes a token to the home folder, which is to be none but the test's.
+    environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "HOME": str(out.parent), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(EXAMPLES / name), *map(str, (folder / "model", folder / "texts", out)), *options]
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert found.returncode == 0, found.stdout + found.stderr

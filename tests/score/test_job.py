@@ -312,10 +312,10 @@ def check_kills(folder, tmp_path, kills, rows):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_killed_job_loses_and_doubles_nothing(folder, tmp_path):
-    check_kills(folder, tmp_path, kills=5, rows=20_000)
+    check_kills(folder, tmp_path, kills=5, rows=6_000)
 
 
 @pytest.mark.integration
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_job_killed_again_and_again_loses_and_doubles_nothing(folder, tmp_path):
-    check_kills(folder, tmp_path, kills=25, rows=200_000)
+    check_kills(folder, tmp_path, kills=25, rows=30_000)
