@@ -12,12 +12,17 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo test test-rust test-python lint types clean
+.PHONY: demo test test-all test-rust test-python lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
 
 test: lint types test-rust test-python
+
+# What takes long or needs much besides: a Ray cluster, a Spark session, jobs that are killed again and again. Spark needs
+# Java 17 (Debian: openjdk-17-jre-headless); its tests are skipped without.
+test-all: $(VENV)/.integration
+	$(BIN)/python -m pytest -m integration
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test
@@ -58,6 +63,10 @@ $(VENV)/.demo: $(VENV)/.maturin pyproject.toml $(RUST_SOURCES)
 $(VENV)/.test: $(VENV)/.maturin pyproject.toml $(RUST_SOURCES)
 	$(BIN)/maturin develop --release --extras train,demo,test
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.integration: $(VENV)/.test
+	$(BIN)/maturin develop --release --extras train,demo,test,integration
+	touch $@
 
 $(VENV)/.maturin:
 	$(PYTHON) -m venv $(VENV)

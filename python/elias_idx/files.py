@@ -20,7 +20,7 @@ from elias_idx.errors import FormatError
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; it takes the place of `path` when the block ends well.
 
-    The file is synced first, and removed if the block fails.
+    The file is synced first, then its folder; it is removed if the block fails.
     """
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
@@ -28,8 +28,20 @@ def replacing(path: Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes sure that what was renamed in a folder stays so; Windows has no such call."""
+    if os.name == "nt":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
