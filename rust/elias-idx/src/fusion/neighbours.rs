@@ -130,17 +130,10 @@ impl NeighbourSearch {
             }
         }
         self.top.reset(count);
-        // Keys are of scores that aren't negative.
-        self.cosines.iter_mut().for_each(|cosine| *cosine = cosine.max(0.0));
-        self.top.push_all(&self.cosines);
-        self.cosines.fill(0.0);
+        self.top.take_all(&mut self.cosines);
         let found = self.top.finish().iter().map(|&key| unkey(key));
         self.nearest.clear();
-        self.nearest.extend(
-            found
-                .map(|(text, cosine)| Neighbour { text, cosine })
-                .take_while(|near| near.cosine > 0.0),
-        );
+        self.nearest.extend(found.map(|(text, cosine)| Neighbour { text, cosine }));
         &self.nearest
     }
 
