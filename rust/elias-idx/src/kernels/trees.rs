@@ -62,7 +62,8 @@ impl Tree {
         // The bits of the leaves below each node: a leaf's own, a split's those of its children, which come later.
         let mut below = vec![0; self.splits.len() + self.leaves.len()];
         let mut values = [0.0; 2 * FEW_LEAVES];
-        for (bit, (node, value)) in self.leaves_from_right().enumerate() {
+        // The highest bit is the leftmost leaf's: those that a smaller tree leaves unused are never the highest.
+        for (bit, (node, value)) in (0..FEW_LEAVES).rev().zip(self.leaves_from_left()) {
             below[node as usize] = 1 << bit;
             for twice in [bit, bit + FEW_LEAVES] {
                 values[(twice + 2 * FEW_LEAVES - 1) % (2 * FEW_LEAVES)] = value;
@@ -81,13 +82,13 @@ impl Tree {
     }
 
     /// Nodes that are leaves, and their values.
-    fn leaves_from_right(&self) -> impl Iterator<Item = (u32, f32)> {
+    fn leaves_from_left(&self) -> impl Iterator<Item = (u32, f32)> {
         let mut ahead = vec![0];
         std::iter::from_fn(move || {
             loop {
                 let node = ahead.pop()?;
                 match self.splits.iter().find(|split| split.node == node) {
-                    Some(split) => ahead.extend(split.children),
+                    Some(split) => ahead.extend(split.children.iter().rev()),
                     None => {
                         let (_, value) = self.leaves.iter().find(|leaf| leaf.0 == node)?;
                         return Some((node, *value));
