@@ -28,7 +28,7 @@ use crate::matrix::{Tensor, check_finite};
 use evidence::EvidenceTable;
 use neighbours::{Postings, TextLabels};
 use sparse_matrix::{Pattern, SparseMatrix};
-use trees::Trees;
+use trees::{ReadyTree, Trees};
 
 pub use build::EvidenceParts;
 pub use evidence::EVIDENCE;
@@ -166,9 +166,14 @@ impl FusionModel {
             }
         }
         for tree in self.trees.iter() {
-            let nodes = tree.splits.len() + tree.leaves.len();
-            reach.resize(nodes, [0.0; TREE_LANES]);
-            kernels.add_tree(tree, table.blocks(), reach, scores);
+            match tree {
+                ReadyTree::Small(tree) => kernels.add_small_tree(tree, table.blocks(), scores),
+                ReadyTree::Large(tree) => {
+                    let nodes = tree.splits.len() + tree.leaves.len();
+                    reach.resize(nodes, [0.0; TREE_LANES]);
+                    kernels.add_tree(tree, table.blocks(), reach, scores);
+                }
+            }
         }
     }
 }

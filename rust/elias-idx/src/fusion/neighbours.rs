@@ -8,10 +8,15 @@
 //! N texts, F features, L labels.
 
 use crate::error::{ArgumentError, Result};
+use crate::kernels::prefetch;
 use crate::matrix::MAX_IDS;
 use crate::search::top_k::{TopK, unkey};
 use crate::sparse::SparseRows;
 use crate::storage::zeros;
+
+/// Lists whose start is asked for ahead of their use, and at most so many bytes of it: what follows the processor foresees.
+const AHEAD: usize = 4;
+const MAX_PREFETCHED: usize = 512;
 
 /// The texts of each feature, by number, and their values.
 #[derive(Clone, Copy)]
@@ -63,6 +68,8 @@ pub(crate) struct Vote {
 /// The memory of searches, kept between them.
 #[derive(Default)]
 pub(crate) struct NeighbourSearch {
+    /// Features and their values.
+    query: Vec<(usize, f32)>,
     /// By text; all zeros between two searches.
     cosines: Vec<f32>,
     top: TopK,
@@ -108,9 +115,16 @@ pub(crate) fn invert(texts: &SparseRows<'_>, max_texts: usize) -> Result<Inverte
 
 impl Postings<'_> {
     /// The texts that have a feature, and their values.
-    fn list(&self, feature: usize) -> impl Iterator<Item = (u32, f32)> {
+    fn list(&self, feature: usize) -> (&[u32], &[f32]) {
         let range = self.offsets[feature] as usize..self.offsets[feature + 1] as usize;
-        self.texts[range.clone()].iter().copied().zip(self.values[range].iter().copied())
+        (&self.texts[range.clone()], &self.values[range])
+    }
+
+    /// Asks for where a feature's list starts.
+    fn prefetch(&self, feature: usize) {
+        let (texts, values) = self.list(feature);
+        prefetch(texts.as_ptr().cast(), size_of_val(texts).min(MAX_PREFETCHED));
+        prefetch(values.as_ptr().cast(), size_of_val(values).min(MAX_PREFETCHED));
     }
 }
 
@@ -124,23 +138,22 @@ impl NeighbourSearch {
         count: usize,
     ) -> &[Neighbour] {
         self.cosines.resize(postings.num_texts, 0.0);
-        for (feature, value) in query {
-            for (text, of_text) in postings.list(feature) {
+        self.query.clear();
+        self.query.extend(query);
+        for (at, &(feature, value)) in self.query.iter().enumerate() {
+            if let Some(&(later, _)) = self.query.get(at + AHEAD) {
+                postings.prefetch(later);
+            }
+            let (texts, values) = postings.list(feature);
+            for (&text, of_text) in texts.iter().zip(values) {
                 self.cosines[text as usize] += value * of_text;
             }
         }
         self.top.reset(count);
-        // Keys are of scores that aren't negative.
-        self.cosines.iter_mut().for_each(|cosine| *cosine = cosine.max(0.0));
-        self.top.push_all(&self.cosines);
-        self.cosines.fill(0.0);
+        self.top.take_all(&mut self.cosines);
         let found = self.top.finish().iter().map(|&key| unkey(key));
         self.nearest.clear();
-        self.nearest.extend(
-            found
-                .map(|(text, cosine)| Neighbour { text, cosine })
-                .take_while(|near| near.cosine > 0.0),
-        );
+        self.nearest.extend(found.map(|(text, cosine)| Neighbour { text, cosine }));
         &self.nearest
     }
 

@@ -125,10 +125,11 @@ impl SparseMatrix {
         (&self.pattern.columns()[range.clone()], &self.values()[range])
     }
 
-    /// Asks for the columns of a row.
+    /// Asks for the columns and the values of a row.
     pub(crate) fn prefetch(&self, row: usize) {
-        let columns = &self.pattern.columns()[self.pattern.range(row)];
+        let (columns, values) = self.row(row);
         prefetch(columns.as_ptr().cast(), size_of_val(columns).min(MAX_PREFETCHED));
+        prefetch(values.as_ptr().cast(), size_of_val(values).min(MAX_PREFETCHED));
     }
 
     /// Writes checked rows.

@@ -9,7 +9,7 @@ use crate::format::schema;
 use crate::format::write::Store;
 
 use super::evidence::EVIDENCE;
-use crate::kernels::{Split, Tree};
+use crate::kernels::{SmallTree, Split, Tree};
 
 /// Trees that are added to the linear part, all nodes in arrays of n elements, tree after tree, the root first.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,13 @@ pub struct FusionTrees<'a> {
 
 /// Trees ready to be used.
 #[derive(Default)]
-pub(crate) struct Trees(Vec<Tree>);
+pub(crate) struct Trees(Vec<ReadyTree>);
+
+/// A tree as its size allows.
+pub(crate) enum ReadyTree {
+    Small(SmallTree),
+    Large(Tree),
+}
 
 impl Trees {
     /// # Errors
@@ -49,7 +55,10 @@ impl Trees {
         if first != Some(&0) || last != Some(&(n as i64)) || !ascends {
             return Err(bad("offsets must ascend from 0 to the number of nodes, no tree empty"));
         }
-        let tree = |ends: &[i64]| tree(trees, ends[0] as usize..ends[1] as usize);
+        let tree = |ends: &[i64]| {
+            let tree = tree(trees, ends[0] as usize..ends[1] as usize)?;
+            Ok(tree.small().map_or(ReadyTree::Large(tree), ReadyTree::Small))
+        };
         trees.offsets.windows(2).map(tree).collect::<Result<_, _>>().map(Self)
     }
 
@@ -76,7 +85,7 @@ impl Trees {
         Self::new(&trees).map_err(|error| files.invalid(schema::FUSION_TREE_COLUMNS, error))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Tree> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ReadyTree> {
         self.0.iter()
     }
 }

@@ -41,6 +41,12 @@ pub(super) trait Vector: Copy {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(self) -> f32;
+    /// Writes the lanes to `to`, which must be writable.
+    unsafe fn store(self, to: *mut f32);
+    /// Takes lanes as bits, and clears those of `bits` where `values` aren't up to `threshold`.
+    unsafe fn clear_above(self, bits: u32, values: Self, threshold: f32) -> Self;
+    /// `self + table[(i − 1) mod 16]` for the highest of the lowest eight bits, i, that `bits` have.
+    unsafe fn add_of_highest_bit(self, bits: Self, table: &[f32; 16]) -> Self;
 }
 
 /// What rows are stored as: something that widens to `f32` without error.
@@ -166,6 +172,29 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
         tree_sum(self.0)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises that the place is writable.
+        unsafe { to.cast::<[f32; 8]>().write(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_above(self, bits: u32, values: Self, threshold: f32) -> Self {
+        Self(std::array::from_fn(|lane| {
+            let cleared = if values.0[lane] <= threshold { 0 } else { bits };
+            f32::from_bits(self.0[lane].to_bits() & !cleared)
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn add_of_highest_bit(self, bits: Self, table: &[f32; 16]) -> Self {
+        Self(std::array::from_fn(|lane| {
+            // A float's exponent tells its highest bit, beside an offset of 127.
+            let exponent = (bits.0[lane].to_bits() as f32).to_bits() >> 23;
+            self.0[lane] + table[exponent as usize % 16]
+        }))
     }
 }
 

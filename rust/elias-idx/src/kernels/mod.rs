@@ -29,7 +29,7 @@ use crate::panels::{PANEL_ROWS, PanelsView};
 use crate::quantize::CodedRowsView;
 use crate::query_codes::{PADDING, QueryCodesSlice, QueryCodesView};
 
-pub(crate) use trees::{Lanes, Split, TREE_LANES, Tree};
+pub(crate) use trees::{Lanes, SmallTree, Split, TREE_LANES, Tree};
 
 /// An instruction set that kernels are compiled for, from the slowest to the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -447,6 +447,15 @@ impl Kernels {
         scores: &mut [Lanes],
     ) {
         dispatch!(self, trees::add_tree(tree, table, reach, scores));
+    }
+
+    /// Like [`add_tree`](Self::add_tree), for a small tree.
+    ///
+    /// # Panics
+    /// If the tree names a column that isn't there.
+    pub(crate) fn add_small_tree(self, tree: &SmallTree, table: &[Lanes], scores: &mut [Lanes]) {
+        assert!(tree.columns().all(|column| (column as usize + 1) * scores.len() <= table.len()));
+        dispatch!(self, trees::add_small_tree(tree, table, scores));
     }
 
     /// The `k`-th largest value, counted from 1; 0 and −0 are the same, and there must be no NaN.

@@ -379,6 +379,18 @@ fn exp_is_within_two_ulp() {
             // SAFETY: the portable vector needs no instruction set.
             unsafe { self.0.sum() }
         }
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as promised by the caller.
+            unsafe { self.0.store(to) }
+        }
+        unsafe fn clear_above(self, bits: u32, values: Self, threshold: f32) -> Self {
+            // SAFETY: the portable vector needs no instruction set.
+            Self(unsafe { self.0.clear_above(bits, values.0, threshold) })
+        }
+        unsafe fn add_of_highest_bit(self, bits: Self, table: &[f32; 16]) -> Self {
+            // SAFETY: the portable vector needs no instruction set.
+            Self(unsafe { self.0.add_of_highest_bit(bits.0, table) })
+        }
     }
     assert!(worst::<Portable>() <= 2.0, "{}", worst::<Portable>());
     assert!(worst::<Fused>() <= 2.0, "{}", worst::<Fused>());

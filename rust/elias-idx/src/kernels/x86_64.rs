@@ -3,14 +3,19 @@
 //! `#[target_feature]` stands on the entry points; everything below them is inlined into these.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
-    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castpd_ps,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
+    __m128i, __m256, __m256i, __m512, _CMP_NLE_UQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_and_ps,
+    _mm256_andnot_ps, _mm256_castpd_ps, _mm256_castps_si256, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
     _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_setzero_ps, _mm256_slli_epi32,
-    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_permutevar8x32_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srli_epi32,
+    _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_andnot_epi32, _mm512_maskz_loadu_ps, _mm512_permutexvar_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_storeu_ps,
 };
 
 use half::{bf16, f16};
@@ -95,6 +100,34 @@ impl Vector for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
     }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises AVX2, and that the place is writable.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_above(self, bits: u32, values: Self, threshold: f32) -> Self {
+        // SAFETY: the caller promises AVX2.
+        unsafe {
+            let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(values.0, _mm256_set1_ps(threshold));
+            let bits = _mm256_castsi256_ps(_mm256_set1_epi32(bits as i32));
+            Self(_mm256_andnot_ps(_mm256_and_ps(above, bits), self.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_of_highest_bit(self, bits: Self, table: &[f32; 16]) -> Self {
+        // SAFETY: the caller promises AVX2. A float's exponent tells its highest bit, beside an offset of 127; of a
+        // place the lowest three bits count, and the table's halves are the same.
+        unsafe {
+            let floats = _mm256_cvtepi32_ps(_mm256_castps_si256(bits.0));
+            let places = _mm256_srli_epi32::<23>(_mm256_castps_si256(floats));
+            let table = _mm256_loadu_ps(table.as_ptr());
+            Self(_mm256_add_ps(self.0, _mm256_permutevar8x32_ps(table, places)))
+        }
+    }
 }
 
 impl Vector for Avx512 {
@@ -159,6 +192,34 @@ impl Vector for Avx512 {
             Avx2(_mm256_add_ps(_mm512_castps512_ps256(self.0), high)).sum()
         }
     }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller promises AVX-512F, and that the place is writable.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_above(self, bits: u32, values: Self, threshold: f32) -> Self {
+        // SAFETY: the caller promises AVX-512F.
+        unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(values.0, _mm512_set1_ps(threshold));
+            let (own, bits) = (_mm512_castps_si512(self.0), _mm512_set1_epi32(bits as i32));
+            Self(_mm512_castsi512_ps(_mm512_mask_andnot_epi32(own, above, bits, own)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_of_highest_bit(self, bits: Self, table: &[f32; 16]) -> Self {
+        // SAFETY: the caller promises AVX-512F. A float's exponent tells its highest bit, beside an offset of 127;
+        // of a place the lowest four bits count.
+        unsafe {
+            let floats = _mm512_cvtepi32_ps(_mm512_castps_si512(bits.0));
+            let places = _mm512_srli_epi32::<23>(_mm512_castps_si512(floats));
+            let table = _mm512_loadu_ps(table.as_ptr());
+            Self(_mm512_add_ps(self.0, _mm512_permutexvar_ps(places, table)))
+        }
+    }
 }
 
 /// The kernels of one instruction set.
@@ -167,7 +228,7 @@ macro_rules! entry_points {
         pub(super) mod $module {
             use super::super::{
                 AdamScales, ElementRow, ExpSums, Lanes, LogitBounds, MomentRow, PairLosses,
-                RowValues, Tree, generic, int8, select, train, trees,
+                RowValues, SmallTree, Tree, generic, int8, select, train, trees,
             };
             use super::$vector;
             use crate::kernels::x86_64_int8::$vector as Int8;
@@ -358,6 +419,16 @@ macro_rules! entry_points {
             ) {
                 // SAFETY: as above.
                 unsafe { trees::add_tree::<$vector>(tree, table, reach, scores) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn add_small_tree(
+                tree: &SmallTree,
+                table: &[Lanes],
+                scores: &mut [Lanes],
+            ) {
+                // SAFETY: as above.
+                unsafe { trees::add_small_tree::<$vector>(tree, table, scores) }
             }
 
             #[target_feature(enable = $features)]
