@@ -342,9 +342,17 @@ def test_sets_that_cant_be_trained_on(inputs, labels, message):
         TrainingSet(inputs, labels)
 
 
-def test_texts_without_any_feature_are_an_error(tmp_path):
-    with pytest.raises(DataError, match="no features"):
-        train_model(TrainingSet(["", " "], [["a"], ["b"]]), tmp_path / "model", Config(num_threads=1))
+@pytest.mark.parametrize(
+    ("texts", "settings", "message"),
+    [
+        (["", " "], {}, "2 training texts without any word"),
+        (["apple", "pear"], {"min_word_texts": 2, "min_char_texts": 2, "char_ngrams": (5, 5)}, "no features"),
+    ],
+)
+def test_texts_without_any_feature_are_an_error(tmp_path, texts, settings, message):
+    config = Config(num_threads=1, **settings)
+    with pytest.raises(DataError, match=message):
+        train_model(TrainingSet(texts, [["a"], ["b"]]), tmp_path / "model", config)
 
 
 def test_more_clusters_than_labels_are_an_error(data, tmp_path):
