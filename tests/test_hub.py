@@ -73,7 +73,7 @@ def test_a_folder_comes_back(model, tmp_path):
 def test_the_card_says_what_the_model_is(model, tmp_path):
     model.calibrate(TrainingSet(TEXTS, LABELS)).save_pretrained(tmp_path / "topics")
     card = huggingface_hub.ModelCard.load(tmp_path / "topics" / "README.md")
-    assert card.data.library_name == "elias_idx"
+    assert card.data.to_dict()["library_name"] == "elias_idx"
     assert card.data.pipeline_tag == "text-classification"
     assert "out of 14 labels for texts" in card.text
     assert "| rows | 96 |" in card.text
