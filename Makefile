@@ -48,6 +48,7 @@ endef
 lint: $(VENV)/.test
 	cargo fmt --check
 	cargo clippy --workspace --all-targets --release -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --package elias-idx
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 

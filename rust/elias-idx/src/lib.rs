@@ -1,30 +1,4 @@
-//! Search in millions of labels with a learned index.
-//!
-//! An [`Index`] holds what ELIAS learns (Gupta et al., NeurIPS 2022): classifiers of `C` clusters, a
-//! sparse weighted adjacency from clusters to `L` labels, and classifiers of the labels. A search
-//! scores all clusters, follows the best of them to a shortlist of labels, and scores only these.
-//!
-//! ```
-//! use elias_idx::{Index, IndexParts, SearchOptions};
-//!
-//! // Two clusters in the plane; the first one leads to labels 0 and 1, the second one to label 2.
-//! let index = Index::build(&IndexParts {
-//!     num_labels: 3,
-//!     num_clusters: 2,
-//!     dim: 2,
-//!     cluster_weights: &[4.0, 0.0, 0.0, 4.0],
-//!     cluster_bias: &[0.0, 0.0],
-//!     adjacency_offsets: &[0, 2, 3],
-//!     adjacency_labels: &[0, 1, 2],
-//!     adjacency_weights: &[1.0, 0.5, 1.0],
-//!     label_weights: &[1.0, 0.0, 1.0, 0.0, 0.0, 1.0],
-//!     label_bias: &[0.0, 0.0, 0.0],
-//!     ..IndexParts::default()
-//! })?;
-//! let hits = index.search(&[1.0, 0.0], 2, &SearchOptions::default(), &mut || false)?;
-//! assert_eq!(hits.ids, [0, 1]);
-//! # Ok::<(), elias_idx::Error>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! Shape legend, used throughout: Q queries, D dim, C clusters, L labels, D' label dim, B beam,
 //! S shortlist, nnz edges of the adjacency.

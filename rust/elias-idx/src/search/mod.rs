@@ -99,9 +99,9 @@ pub struct HitsMut<'a> {
 
 /// Searching. In all of these, `queries` is \[Q, D\], row after row, of finite numbers, and `stop` is
 /// called on this thread about every 50 ms: when it returns true, the call ends with
-/// [`Error::Interrupted`] soon.
+/// [`Error::Interrupted`](crate::Error::Interrupted) soon.
 ///
-/// All of them fail with [`Error::Argument`] for lengths that don't fit, numbers that aren't finite,
+/// All of them fail with [`Error::Argument`](crate::Error::Argument) for lengths that don't fit, numbers that aren't finite,
 /// and sizes of 0.
 impl Index {
     /// The `k` best labels of each query.
@@ -210,7 +210,7 @@ impl Index {
     /// Results a query that [`Index::beam`] gives.
     ///
     /// # Errors
-    /// [`Error::Argument`] for sizes of 0.
+    /// [`Error::Argument`](crate::Error::Argument) for sizes of 0.
     pub fn beam_width(&self, options: &SearchOptions<'_>) -> Result<usize> {
         Ok(Plan::new(self, options)?.beam_size)
     }
@@ -218,7 +218,7 @@ impl Index {
     /// Results a query that [`Index::shortlist`] gives.
     ///
     /// # Errors
-    /// [`Error::Argument`] for sizes of 0.
+    /// [`Error::Argument`](crate::Error::Argument) for sizes of 0.
     pub fn shortlist_width(&self, options: &SearchOptions<'_>) -> Result<usize> {
         Ok(Plan::new(self, options)?.shortlist_size)
     }

@@ -2,9 +2,9 @@
 //!
 //! A step touches a few hundred thousand pairs of a query and a shortlisted label. Their arithmetic is
 //! little; reading and writing the label classifiers' rows and moments is much. So the pairs are sorted by
-//! label ([`pairs`]), and a label's row is visited once ([`labels`]): while it is in the cache, the logits of
+//! label (`pairs`), and a label's row is visited once (`labels`): while it is in the cache, the logits of
 //! its pairs are computed, their losses and derivatives, what it adds to the queries' gradients, its own
-//! gradient, and its update. Tables of n-gram embeddings are treated alike ([`bag`]). Nothing is as large as
+//! gradient, and its update. Tables of n-gram embeddings are treated alike (`bag`). Nothing is as large as
 //! the number of labels or of the adjacency's entries: only rows and clusters that a step touches count.
 //!
 //! Sums have an order that depends on the data alone, so that results have the same bits with any number
