@@ -176,9 +176,7 @@ class Scorer:
         Raises:
             DataError: there is no such column, or it holds something else.
         """
-        for name in self.columns:
-            if name not in rows.names:
-                raise DataError(f"there is no column {name!r}; there are {', '.join(rows.names) or 'none'}")
+        check_columns(self.columns, rows)
         self._check_type(rows.field(self.input_column).type)
         return pa.schema(
             [
@@ -307,6 +305,13 @@ class _Given(NamedTuple):
 
     inputs: Any
     bad: dict[int, str]
+
+
+def check_columns(columns: Iterable[str], there: pa.Schema) -> None:
+    """Raises a DataError that names the first of the columns that isn't there."""
+    for name in columns:
+        if name not in there.names:
+            raise DataError(f"there is no column {name!r}; there are {', '.join(there.names) or 'none'}")
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from elias_idx._wording import counted
 from elias_idx.cli.commands import cli, explained
 from elias_idx.index import Dtype
 
@@ -80,5 +81,4 @@ def score(model: Path, inputs: tuple[str, ...], min_score: float | None, **optio
         click.echo("\nStopped. The same command goes on where it stopped.", err=True)
         sys.exit(130)
     bad = f", {manifest.null_rows:,} of them null, as they could not be scored" if manifest.null_rows else ""
-    parts = f"{len(manifest.parts):,} part" + "s" * (len(manifest.parts) != 1)
-    click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {parts}", err=True)
+    click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {counted(len(manifest.parts), 'part')}", err=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from elias_idx.arrow import is_embedding, is_text
+from elias_idx.arrow import check_columns, is_embedding, is_text
 from elias_idx.data.lines import is_utf8, parse_object
 from elias_idx.errors import DataError
 from elias_idx.score.inputs import Format, InputFile
@@ -57,9 +57,7 @@ class Wanted:
         Raises:
             DataError: there is no such column, or it holds neither texts nor embeddings, whichever are wanted.
         """
-        for name in self.columns:
-            if name not in there.names:
-                raise DataError(f"there is no column {name!r}; there are {', '.join(there.names) or 'none'}")
+        check_columns(self.columns, there)
         kinds = {name: there.field(name).type for name in self.columns}
         holds = is_embedding if self.is_embedding else is_text
         if not holds(kinds[self.column]):
