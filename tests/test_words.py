@@ -51,4 +51,4 @@ def test_lone_surrogates_separate_words():
 def test_long_texts_are_read_to_their_end(text):
     features = TextFeatures([Block("text", "word", (1, 2)), Block("text", "char", (1, 2))])
     matrix = features.fit_transform([text + " end", "short", text])
-    assert matrix[1].nnz and matrix[0].nnz > matrix[2].nnz
+    assert matrix[0].nnz > matrix[2].nnz > 0

@@ -85,7 +85,8 @@ class TextFeatures:
     def save(self, folder: Path) -> None:
         """Writes `features.json` (blocks and their symbols) and `features.safetensors` (idf weights, n-grams)."""
         assert self._fitted is not None
-        content, tensors, idfs = [], {}, []
+        content, idfs = [], []
+        tensors: dict[str, npt.NDArray[Any]] = {}
         for place, (block, (symbols, keys, idf)) in enumerate(zip(self.blocks, self._fitted.parts(), strict=True)):
             content.append({**asdict(block), "symbols": symbols})
             tensors |= {f"{place}.{n}": own for n, own in enumerate(keys, 2)}
@@ -103,28 +104,31 @@ class TextFeatures:
         """
         content, path = _read_blocks(folder / "features.json"), folder / "features.safetensors"
         tensors = load_tensors(path)
-        parts, start = [], 0
         try:
-            idf = _tensor(tensors, "idf", np.float32)
-            for place, (block, symbols) in enumerate(content):
-                shortest, longest = block.ngrams
-                keys = [_tensor(tensors, f"{place}.{n}", np.int64) for n in range(2, longest + 1)]
-                end = start + sum([len(symbols), *map(len, keys)][shortest - 1 :])
-                parts.append((_settings(block), (symbols, keys, idf[start:end])))
-                start = end
-            if len(idf) != start:
-                raise ValueError(f"idf must be finite numbers of shape [{start}]")
+            keys = [_keys(tensors, place, block) for place, (block, _) in enumerate(content)]
+            ends = np.cumsum([
+                sum([len(symbols), *map(len, own)][block.ngrams[0] - 1 :])
+                for (block, symbols), own in zip(content, keys, strict=True)
+            ])  # fmt: skip
+            idf = tensors["idf"]
+            if idf.dtype != np.float32 or idf.shape != (ends[-1],) or not np.isfinite(idf).all():
+                raise ValueError(f"idf must be finite numbers of shape [{ends[-1]}]")
+            fitted = zip(content, keys, np.split(idf, ends[:-1]), strict=True)
+            parts = [(_settings(block), (symbols, own, weights)) for (block, symbols), own, weights in fitted]
             features = cls([block for block, _ in content])
             features._fitted = _core.TextFeatures.from_parts(parts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise FormatError(f"{path} is damaged: {error}") from error
         return features
 
 
-def _tensor(tensors: Mapping[str, npt.NDArray[Any]], name: str, dtype: type) -> npt.NDArray[Any]:
-    if tensors[name].dtype != dtype or tensors[name].ndim != 1:
-        raise ValueError(f"{name} must be a vector of {np.dtype(dtype)}")
-    return tensors[name]
+def _keys(tensors: Mapping[str, npt.NDArray[Any]], place: int, block: Block) -> list[npt.NDArray[np.int64]]:
+    """The keys of a block's n-grams for n = 2, 3, ..."""
+    keys = {name: tensors[name] for name in (f"{place}.{n}" for n in range(2, block.ngrams[1] + 1))}
+    for name, own in keys.items():
+        if own.dtype != np.int64 or own.ndim != 1:
+            raise ValueError(f"{name} must be ascending keys of n-grams, in int64")
+    return list(keys.values())
 
 
 def _settings(block: Block) -> tuple[str, str, int, int, int, float]:
