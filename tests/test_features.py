@@ -1,7 +1,9 @@
 """Inputs as sparse vectors."""
 
+import copy
 import json
 import math
+import pickle
 import re
 from collections import Counter
 
@@ -180,6 +182,14 @@ def test_saved_features_load_and_give_the_same(tmp_path):
     assert isinstance(loaded, TextFeatures)
     assert (loaded.blocks, loaded.num_features) == (features.blocks, features.num_features)
     assert abs(loaded.transform(TEXTS) - matrix).max() == 0
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda features: pickle.loads(pickle.dumps(features))])
+def test_copies_give_the_same(copied):
+    features = TextFeatures(BLOCKS)
+    assert copied(features).blocks == features.blocks
+    matrix = features.fit_transform(TEXTS)
+    assert (copied(features).transform(TEXTS) != matrix).nnz == 0
 
 
 def test_rare_n_grams_are_left_out():

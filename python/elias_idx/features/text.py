@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ class TextFeatures:
         matrix.has_canonical_format = True
         return matrix
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"blocks": self.blocks, "parts": None if self._fitted is None else self._fitted.parts()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.blocks = state["blocks"]
+        self._fitted = None if state["parts"] is None else _joined(self.blocks, state["parts"])
+
     def save(self, folder: Path) -> None:
         """Writes `features.json` (blocks and their symbols) and `features.safetensors` (idf weights, n-grams)."""
         assert self._fitted is not None
@@ -113,10 +120,9 @@ class TextFeatures:
             idf = tensors["idf"]
             if idf.dtype != np.float32 or idf.shape != (ends[-1],) or not np.isfinite(idf).all():
                 raise ValueError(f"idf must be finite numbers of shape [{ends[-1]}]")
-            fitted = zip(content, keys, np.split(idf, ends[:-1]), strict=True)
-            parts = [(_settings(block), (symbols, own, weights)) for (block, symbols), own, weights in fitted]
             features = cls([block for block, _ in content])
-            features._fitted = _core.TextFeatures.from_parts(parts)
+            parts = zip((symbols for _, symbols in content), keys, np.split(idf, ends[:-1]), strict=True)
+            features._fitted = _joined(features.blocks, parts)
         except (KeyError, ValueError) as error:
             raise FormatError(f"{path} is damaged: {error}") from error
         return features
@@ -129,6 +135,11 @@ def _keys(tensors: Mapping[str, npt.NDArray[Any]], place: int, block: Block) -> 
         if own.dtype != np.int64 or own.ndim != 1:
             raise ValueError(f"{name} must be ascending keys of n-grams, in int64")
     return list(keys.values())
+
+
+def _joined(blocks: Sequence[Block], parts: Iterable[Any]) -> _core.TextFeatures:
+    """The core's features: blocks with their symbols, keys and idf."""
+    return _core.TextFeatures.from_parts(list(zip(map(_settings, blocks), parts, strict=True)))
 
 
 def _settings(block: Block) -> tuple[str, str, int, int, int, float]:
