@@ -1,7 +1,9 @@
 """Inputs as sparse vectors."""
 
+import copy
 import json
 import math
+import pickle
 import re
 from collections import Counter
 
@@ -10,6 +12,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from elias_idx.errors import DataError, FormatError
 from elias_idx.features import Block, GivenFeatures, TextFeatures, load_features
@@ -63,6 +66,82 @@ def oracle(blocks, train, texts):
 lines = st.text("ab c\nÄß_1.-", max_size=30)
 
 
+def exact_oracle(features, texts):
+    """The rows by the words of the documentation, in the float arithmetic that is the format's: bit for bit."""
+    rows = []
+    for text in texts:
+        values, columns, first = [], [], 0
+        for block, (symbols, keys, idf) in zip(features.blocks, features._fitted.parts(), strict=True):
+            grams = [(symbol,) for symbol in symbols]
+            columns_of = dict(zip(grams, range(len(grams)), strict=True)) if block.ngrams[0] == 1 else {}
+            for n, own in enumerate(keys, 2):
+                grams = [(*grams[key // len(symbols)], symbols[key % len(symbols)]) for key in own]
+                if n >= block.ngrams[0]:
+                    columns_of |= {gram: len(columns_of) + place for place, gram in enumerate(grams)}
+            counts = Counter(columns_of[gram] for gram in map(tuple, ngrams(block, text)) if gram in columns_of)
+            found = sorted(counts)
+            tf = 1 + np.log([counts[column] for column in found]).astype(np.float32)
+            values.append(to_length(tf * idf[found], block.weight))
+            columns += [first + column for column in found]
+            first += len(idf)
+        rows.append((columns, to_length(np.concatenate(values), 1)))
+    return rows
+
+
+def to_length(values, length):
+    squares = sum(float(value) ** 2 for value in values)
+    return values * np.float32(length / math.sqrt(squares)) if squares else values
+
+
+@settings(deadline=None)
+@given(st.lists(lines, min_size=1, max_size=8), st.lists(lines, max_size=4))
+def test_rows_are_exact(train, others):
+    features = TextFeatures([Block("text", "word", (1, 1)), *BLOCKS])
+    matrix = features.fit_transform(["a b c", *train])
+    assert (matrix != features.transform(["a b c", *train], 1)).nnz == 0
+    found = features.transform(others)
+    for row, (columns, values) in enumerate(exact_oracle(features, others)):
+        own = slice(*found.indptr[row : row + 2])
+        assert found.indices[own].tolist() == columns
+        assert found.data[own].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(("kind", "lengths"), [("word", (1, 1)), ("word", (1, 3)), ("char", (2, 4))])
+def test_features_are_those_of_scikit_learn(kind, lengths):
+    rng = np.random.default_rng(3)
+    texts = [" ".join(rng.choice(["der", "Der", "hund", "wohnt", "im", "wald", "42"], 12)) for _ in range(200)]
+    words = {"analyzer": "word", "token_pattern": r"\w+"} if kind == "word" else {"analyzer": "char_wb"}
+    theirs = TfidfVectorizer(**words, ngram_range=lengths, min_df=3, sublinear_tf=True).fit(texts[:150])
+    features = TextFeatures([Block("text", kind, lengths, 3)]).fit(texts[:150])
+    ours, expected = features.transform(texts), theirs.transform(texts)
+    assert ours.shape == expected.shape
+    order = [theirs.vocabulary_[(" " if kind == "word" else "").join(gram)] for gram in known_ngrams(features)]
+    assert ours.toarray() == pytest.approx(expected.toarray()[:, order], abs=1e-6)
+
+
+def known_ngrams(features):
+    """The n-grams of features of one block, by column."""
+    (symbols, keys, _), shortest = features._fitted.parts()[0], features.blocks[0].ngrams[0]
+    levels = [[(symbol,) for symbol in symbols]]
+    for own in keys:
+        levels.append([(*levels[-1][key // len(symbols)], symbols[key % len(symbols)]) for key in own])
+    return [gram for level in levels[shortest - 1 :] for gram in level]
+
+
+def test_many_texts_and_threads_give_the_same():
+    rng = np.random.default_rng(5)
+    texts = [" ".join(f"w{number}" for number in rng.zipf(1.3, 8) % 5000) for _ in range(20_000)]
+    blocks = [Block("text", "word", (1, 2), 2), Block("text", "char", (2, 3), 2)]
+    one, many = (TextFeatures(blocks).fit(texts, threads) for threads in (1, 3))
+    for ours, theirs in zip(one._fitted.parts(), many._fitted.parts(), strict=True):
+        assert ours[0] == theirs[0]
+        assert all(map(np.array_equal, ours[1], theirs[1]))
+        assert np.array_equal(ours[2], theirs[2])
+    assert (one.transform(texts, 1) != many.transform(texts, 3)).nnz == 0
+    words = Counter(gram for text in texts for gram in set(ngrams(blocks[0], text)))
+    assert len(one._fitted.parts()[0][2]) == sum(count >= 2 for count in words.values())
+
+
 @settings(deadline=None)
 @given(
     st.lists(lines, min_size=1, max_size=8),
@@ -105,6 +184,14 @@ def test_saved_features_load_and_give_the_same(tmp_path):
     assert abs(loaded.transform(TEXTS) - matrix).max() == 0
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda features: pickle.loads(pickle.dumps(features))])
+def test_copies_give_the_same(copied):
+    features = TextFeatures(BLOCKS)
+    assert copied(features).blocks == features.blocks
+    matrix = features.fit_transform(TEXTS)
+    assert (copied(features).transform(TEXTS) != matrix).nnz == 0
+
+
 def test_rare_n_grams_are_left_out():
     every, frequent = (TextFeatures([Block("text", "word", (1, 1), least)]) for least in (1, 2))
     every.fit_transform(TEXTS)
@@ -144,6 +231,7 @@ def test_a_block_whose_n_grams_are_too_rare_is_empty(tmp_path, texts):
         ("1.2", lambda keys: keys - keys.max() - 1),
         ("1.2", lambda keys: keys + 10**6),
         ("2.4", lambda keys: keys.astype(np.float64)),
+        ("2.4", lambda keys: keys[None]),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, name, change):
@@ -176,6 +264,7 @@ def test_damaged_files_are_refused(tmp_path, name, change):
                 ("weight", math.nan),
                 ("symbols", 5),
                 ("symbols", [5]),
+                ("min_texts", -1),
                 ("unknown", 1),
             ]
         ),
@@ -188,6 +277,28 @@ def test_damaged_descriptions_are_refused(tmp_path, change):
     path = tmp_path / "features.json"
     path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
     with pytest.raises(FormatError, match=r"features\.json is damaged"):
+        load_features(tmp_path)
+
+
+@pytest.mark.parametrize(("place", "symbols"), [(0, ["a", "a"]), (2, ["a", "a"]), (2, ["a", "bc"]), (2, ["a", ""])])
+def test_symbols_that_are_none_are_refused(tmp_path, place, symbols):
+    features = TextFeatures(BLOCKS)
+    features.fit(TEXTS)
+    features.save(tmp_path)
+    path = tmp_path / "features.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["blocks"][place]["symbols"][:2] = symbols
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(FormatError, match=f"symbols of block {place} must be distinct"):
+        load_features(tmp_path)
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path):
+    features = TextFeatures(BLOCKS).fit(TEXTS)
+    features.save(tmp_path)
+    path = tmp_path / "features.safetensors"
+    save_tensors(path, {name: tensor for name, tensor in load_tensors(path).items() if name != "1.3"})
+    with pytest.raises(FormatError, match=r"1\.3"):
         load_features(tmp_path)
 
 

@@ -1,7 +1,7 @@
 """Search in millions of labels with a learned index.
 
 `Index` needs NumPy alone. `Model`, which joins a text encoder and an index, and `Ensemble`, which joins models, need
-the extra `elias_idx[train]` and are imported when they are first asked for.
+the extra `elias_idx[text]` and are imported when they are first asked for.
 """
 
 from importlib import import_module
@@ -57,5 +57,5 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             from elias_idx.errors import MissingExtraError
 
-            raise MissingExtraError(str(error.name), "train") from error
+            raise MissingExtraError(str(error.name), "text") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

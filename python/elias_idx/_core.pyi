@@ -1,7 +1,7 @@
 """The compiled core; `elias_idx.index` is its face."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import numpy as np
@@ -15,15 +15,18 @@ __all__ = [
     "IndexWriter",
     "LabelFilter",
     "LabelStep",
+    "TextFeatures",
     "__version__",
     "apply_gradients",
     "bag_gradient",
     "bag_product",
     "cluster_labels",
+    "embed_bags",
     "instruction_set",
     "replace_folder",
     "search_ensemble",
     "shared_labels",
+    "split_words",
     "train_ranker",
 ]
 
@@ -61,6 +64,11 @@ _Mode: TypeAlias = Literal["evaluate", "collect", "apply"]
 
 # Trees: offsets, columns, thresholds, children, values.
 _Trees: TypeAlias = tuple[_I64, _I32, _F32, _I32, _F32]
+
+# A block of n-grams: field, kind, shortest and longest n, in how many texts, weight.
+_Block: TypeAlias = tuple[str, str, int, int, int, float]
+# Symbols, keys for n = 2, 3, ..., idf.
+_BlockParts: TypeAlias = tuple[list[str], list[_I64], _F32]
 
 __version__: Final[str]
 EVIDENCE: Final[list[str]]
@@ -280,3 +288,23 @@ class LabelStep:
 def bag_product(bags: _Ragged, weight: _F32, out: _F32, num_threads: int) -> None: ...
 def bag_gradient(bags: _Ragged, gradient: _F32, table: _Table, apply: bool, num_threads: int) -> _Gradients: ...
 def apply_gradients(table: _Table, gradients: tuple[_I64, _F32, _F32 | None], num_threads: int) -> None: ...
+
+@final
+class TextFeatures:
+    @staticmethod
+    def fit(blocks: list[_Block], texts: Sequence[str], num_threads: int | None) -> TextFeatures: ...
+    @staticmethod
+    def from_parts(blocks: list[tuple[_Block, _BlockParts]]) -> TextFeatures: ...
+    def parts(self) -> list[_BlockParts]: ...
+    @property
+    def num_features(self) -> int: ...
+    def transform(self, texts: Sequence[str], num_threads: int | None) -> tuple[_I64, _I32, _F32]: ...
+
+def split_words(text: str) -> list[str]: ...
+def embed_bags(
+    features: _Csr,
+    embeddings: _F32,
+    norm: tuple[_F32, _F32, float, float],
+    out: _F32,
+    num_threads: int | None,
+) -> None: ...

@@ -165,7 +165,7 @@ class Ensemble(Predictor):
         encoders = {id(member.encoder): member.encoder for member in self.members}
         features = (*fused, *(encoder.features for encoder in encoders.values()))
         used = {id(each): each for each in features if each is not None}
-        sparse = {key: each.transform(texts) for key, each in used.items()}
+        sparse = {key: each.transform(texts, num_threads) for key, each in used.items()}
         embeddings = {
             key: encoder.encode(texts, num_threads, sparse=sparse.get(id(encoder.features)))
             for key, encoder in encoders.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from elias_idx.errors import FormatError
@@ -65,3 +66,28 @@ def load_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
         return load_file(path)
     except SafetensorError as error:
         raise FormatError(f"{path} is damaged: {error}") from error
+
+
+def map_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The float32 tensors of a safetensors file, mapped: read-only, and in memory once for all processes.
+
+    Raises:
+        FormatError: it is damaged, or holds other numbers.
+        OSError: it can't be read.
+    """
+    try:
+        with safe_open(path, "numpy"):  # checks the header
+            pass
+    except SafetensorError as error:
+        raise FormatError(f"{path} is damaged: {error}") from error
+    whole = np.asarray(np.memmap(path, np.uint8, mode="r"))
+    start = 8 + int(whole[:8].view("<u8")[0])
+    header = json.loads(whole[8:start].tobytes())
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, tensor in header.items():
+        first, last = tensor["data_offsets"]
+        if tensor["dtype"] != "F32" or (start + first) % 4:
+            raise FormatError(f"{path} is damaged: {name} must be aligned float32 numbers")
+        tensors[name] = whole[start + first : start + last].view("<f4").reshape(tensor["shape"])
+    return tensors

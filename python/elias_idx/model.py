@@ -111,7 +111,7 @@ class Model(Predictor):
         threads = None if num_threads is None else as_count("num_threads", num_threads)
         if not (fusion and self.index.has_fusion and self.features is not None):
             return self.encoder.encode(texts, threads), None
-        sparse = self.features.transform(texts)
+        sparse = self.features.transform(texts, threads)
         return self.encoder.encode(texts, threads, sparse=sparse if self.encoder.features else None), sparse
 
     @property

@@ -56,7 +56,7 @@ def test_predictions_are_the_search_of_embeddings_and_features(trained, monkeypa
     sparse, embeddings = model.features.transform(texts), model.encode(texts)
     fused, alone = model.index.search(embeddings, 5, sparse=sparse), model.index.search(embeddings, 5)
     transform = Mock(side_effect=model.features.transform)
-    monkeypatch.setattr(type(model.features), "transform", lambda _, given: transform(given))
+    monkeypatch.setattr(type(model.features), "transform", lambda _, *given: transform(*given))
     found = model.predict(texts, 5)
     # For embeddings and features both, texts are taken apart once.
     assert transform.call_count == 1

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from elias_idx import _core
+from elias_idx._arrays import as_sparse
 from elias_idx.data import Inputs, is_sparse, num_rows
 from elias_idx.errors import FormatError
 from elias_idx.features import Features, load_features
-from elias_idx.files import load_tensors, save_tensors
+from elias_idx.files import map_tensors, save_tensors
 
 Array = npt.NDArray[np.float32]
 
@@ -52,7 +54,7 @@ class BagEncoder:
     def encode(
         self,
         inputs: Inputs,
-        num_threads: int | None = None,  # noqa: ARG002 (always one)
+        num_threads: int | None = None,
         *,
         sparse: sp.csr_matrix | None = None,
     ) -> Array:
@@ -60,27 +62,28 @@ class BagEncoder:
 
         Args:
             inputs: N texts, or sparse features.
-            num_threads: one, whatever is asked for.
+            num_threads: CPU threads at most; by default all that the process may use.
             sparse: what `features` makes of the inputs, CSR [N, F], where that is there already.
 
         Raises:
             DataError: the inputs are not of the kind that the features are made of.
         """
+        if sparse is not None:
+            return self._embed(sparse, num_threads)
         if is_sparse(inputs):
             inputs = inputs.tocsr()  # other formats have no slices
         result = np.empty((num_rows(inputs), self.dim), np.float32)
         for start in range(0, num_rows(inputs), _TEXTS_AT_ONCE):
             rows = slice(start, start + _TEXTS_AT_ONCE)
-            features = self.features.transform(inputs[rows]) if sparse is None else sparse[rows]
-            result[rows] = self._normalize(np.asarray(features @ self.embeddings))
+            result[rows] = self._embed(self.features.transform(inputs[rows], num_threads), num_threads)
         return result
 
-    def _normalize(self, bags: Array) -> Array:
-        centred = bags - bags.mean(1, keepdims=True)
-        variance = np.square(centred).mean(1, keepdims=True)
-        normalized = centred / np.sqrt(variance + LAYER_NORM_EPSILON) * self.gain + self.bias
-        lengths = np.linalg.norm(normalized, axis=1, keepdims=True)
-        return normalized * (self.length / np.maximum(lengths, 1e-12))
+    def _embed(self, features: sp.csr_matrix, num_threads: int | None) -> Array:
+        result = np.empty((features.shape[0], self.dim), np.float32)
+        rows = as_sparse("features", features, (features.shape[0], self.features.num_features))
+        norm = (self.gain, self.bias, LAYER_NORM_EPSILON, self.length)
+        _core.embed_bags(rows, self.embeddings, norm, result, num_threads)
+        return result
 
     def save(self, folder: Path) -> None:
         """Writes the features' files, `bag.json` and `bag.safetensors` into the folder."""
@@ -95,7 +98,7 @@ class BagEncoder:
         length = json.loads((folder / "bag.json").read_text(encoding="utf-8"))["length"]
         if type(length) not in (int, float) or not 0 < length < math.inf:
             raise FormatError(f"{folder}/bag.json: length must be a positive number, it is {length!r}")
-        features, tensors = load_features(folder), load_tensors(folder / "bag.safetensors")
+        features, tensors = load_features(folder), map_tensors(folder / "bag.safetensors")
         dim = tensors["embeddings"].shape[-1]
         shapes = {"embeddings": (features.num_features, dim), "gain": (dim,), "bias": (dim,)}
         for name, shape in shapes.items():

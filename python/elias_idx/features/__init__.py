@@ -24,11 +24,11 @@ class Features(Protocol):
     def num_features(self) -> int:
         """F."""
 
-    def fit_transform(self, inputs: Any) -> sp.csr_matrix:
+    def fit_transform(self, inputs: Any, num_threads: int | None = None) -> sp.csr_matrix:
         """Learns what there is to learn of the training inputs; returns their float32 CSR matrix [N, F]."""
 
-    def transform(self, inputs: Inputs) -> sp.csr_matrix:
-        """The inputs' float32 CSR matrix [N, F].
+    def transform(self, inputs: Inputs, num_threads: int | None = None) -> sp.csr_matrix:
+        """The inputs' float32 CSR matrix [N, F], computed by at most so many threads.
 
         Raises:
             DataError: they are of another kind.

@@ -11,7 +11,6 @@ import scipy.sparse as sp
 
 from elias_idx.data import Inputs, is_sparse
 from elias_idx.errors import DataError, FormatError
-from elias_idx.features.rows import scale_rows
 
 
 class GivenFeatures:
@@ -23,11 +22,15 @@ class GivenFeatures:
     def __init__(self, num_features: int) -> None:
         self.num_features = num_features
 
-    def fit_transform(self, inputs: Any) -> sp.csr_matrix:
+    def fit_transform(self, inputs: Any, num_threads: int | None = None) -> sp.csr_matrix:
         """Like `transform`: there is nothing to learn."""
-        return self.transform(inputs)
+        return self.transform(inputs, num_threads)
 
-    def transform(self, inputs: Inputs) -> sp.csr_matrix:
+    def transform(
+        self,
+        inputs: Inputs,
+        num_threads: int | None = None,  # noqa: ARG002 (always one)
+    ) -> sp.csr_matrix:
         """The rows as float32 CSR [N, F], of unit length.
 
         Raises:
@@ -42,7 +45,7 @@ class GivenFeatures:
             row = np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right") - 1
             raise DataError(f"the features of row {row} are not all finite")
         matrix = matrix.sorted_indices()  # a copy
-        scale_rows(matrix)
+        _scale_rows(matrix)
         return matrix
 
     def save(self, folder: Path) -> None:
@@ -56,3 +59,11 @@ class GivenFeatures:
         if type(num_features) is not int:
             raise FormatError(f"{folder}/features.json: num_features is {num_features!r}")
         return cls(num_features)
+
+
+def _scale_rows(matrix: sp.csr_matrix) -> None:
+    """Gives each row of a float32 CSR matrix unit length, in place; rows of zeros stay so."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    squares = np.bincount(rows, np.square(matrix.data, dtype=np.float64), matrix.shape[0])
+    factors = 1 / np.sqrt(squares, where=squares > 0, out=np.ones(len(squares)))
+    matrix.data *= factors.astype(np.float32)[rows]

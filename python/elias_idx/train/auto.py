@@ -5,6 +5,8 @@ N texts, L labels, C clusters.
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -15,7 +17,7 @@ from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import Inputs, TrainingSet, is_sparse
 from elias_idx.errors import DataError
-from elias_idx.features.words import first_line, words_of
+from elias_idx.features.words import first_line, split_words
 from elias_idx.train.clustering import default_num_clusters
 
 # Settings of features, which are made of texts alone.
@@ -63,7 +65,7 @@ def resolved(config: Config, data: TrainingSet) -> Config:
     if not are_texts(data.inputs):
         return config
     statistics = TextStatistics.of(data.inputs)
-    if not statistics.num_words and not any(len(words_of([text]).numbers) for text in data.inputs):
+    if not statistics.num_words and not any(map(split_words, data.inputs)):
         texts = counted(len(data.inputs), "training text")
         raise DataError(f"{texts} without any word: there is nothing to learn from; are they the right field's?")
     return _filled(config, _of_texts(statistics))
@@ -136,15 +138,15 @@ class TextStatistics:
     def of(cls, texts: Sequence[str]) -> TextStatistics:
         """Those of N ≥ 1 texts."""
         sample = texts[:: -(-len(texts) // _SAMPLED_TEXTS)]
-        words = words_of(sample)
-        rows = np.repeat(np.arange(len(sample)), np.diff(words.offsets))
-        pairs = np.unique(words.numbers * len(sample) + rows)
-        num_texts = np.bincount(pairs // len(sample), minlength=len(words.symbols))
-        per_text = len(words.numbers) / len(sample)
+        words = [split_words(text) for text in sample]
+        num_texts = Counter(itertools.chain.from_iterable(map(set, words)))
+        num_words = sum(map(len, words))
+        num_unique = sum(num_texts[word] == 1 for own in words for word in own)
+        per_text = num_words / len(sample)
         return cls(
             num_words=int(per_text * len(texts)),
             words_per_text=per_text,
-            unique_share=float((num_texts[words.numbers] == 1).mean()) if len(words.numbers) else 0.0,
+            unique_share=num_unique / max(1, num_words),
             titled_share=float(np.mean([len(first_line(text)) < len(text.strip()) / 2 for text in sample])),
         )
 

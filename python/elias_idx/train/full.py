@@ -142,7 +142,7 @@ class FullTraining:
             return Fusion.load(path)
         judge, config = self._few_of_judge(), self.config
         with self.steps.step(f"fusion, fitted on {self._judges}"):
-            sparse = parts.features.transform(judge.inputs)
+            sparse = parts.features.transform(judge.inputs, config.num_threads)
             embeddings = embedded(parts.model, judge.inputs, sparse, config)
             index = parts.index(ranker, neighbours=True, cooccurrence=True)
             evidence = index.evidence(embeddings, sparse, num_threads=config.num_threads)

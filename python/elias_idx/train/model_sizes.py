@@ -136,7 +136,7 @@ def _extrapolated(count: int, count_of_half: int, times: int) -> int:
 
 def _count_ngrams(texts: Sequence[str], config: Config) -> tuple[int, int]:
     try:
-        matrix = TextFeatures(config.blocks).fit_transform(texts)
+        matrix = TextFeatures(config.blocks).fit_transform(texts, config.num_threads)
     except DataError:
         return 0, 0
     return matrix.shape[1], matrix.nnz

@@ -50,12 +50,13 @@ class Parts:
     def of(cls, model: Model, data: TrainingSet, config: Config) -> Parts:
         """The parts of a dense model of the given texts, which gets features of its own if its encoder has none."""
         if (features := model.features) is not None:
-            sparse = features.transform(data.inputs)
+            sparse = features.transform(data.inputs, config.num_threads)
         else:
             features = TextFeatures(config.blocks)
-            sparse = features.fit_transform(as_texts(data.inputs))
+            sparse = features.fit_transform(as_texts(data.inputs), config.num_threads)
             model = replace(model, own_features=features)
-        label_texts = None if data.label_texts is None else features.transform(data.label_texts.own)
+        own = None if data.label_texts is None else data.label_texts.own
+        label_texts = None if own is None else features.transform(own, config.num_threads)
         return cls(model, features, sparse, data.labels, label_texts, config)
 
     def ranker(self, inputs: Inputs, path: Path) -> SparseRanker:

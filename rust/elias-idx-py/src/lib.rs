@@ -7,6 +7,7 @@ mod cluster;
 mod ensemble;
 mod errors;
 mod explain;
+mod features;
 mod filter;
 mod fusion;
 mod ranker;
@@ -613,6 +614,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;
     module.add_class::<train::LabelStep>()?;
+    module.add_class::<features::TextFeatures>()?;
+    module.add_function(wrap_pyfunction!(features::split_words, module)?)?;
+    module.add_function(wrap_pyfunction!(features::embed_bags, module)?)?;
     module.add_function(wrap_pyfunction!(train::bag_product, module)?)?;
     module.add_function(wrap_pyfunction!(train::bag_gradient, module)?)?;
     module.add_function(wrap_pyfunction!(train::apply_gradients, module)?)?;

@@ -206,6 +206,9 @@ pub enum ArgumentError {
         /// L.
         num_labels: usize,
     },
+    /// Blocks of n-grams, or their parts, aren't proper.
+    #[error("{0}")]
+    BadFeatures(String),
     /// The arrays of a training step don't fit together.
     #[error("{0}")]
     BadStep(String),

@@ -11,6 +11,7 @@ mod build;
 mod by_label;
 mod cluster;
 mod error;
+pub mod features;
 mod filter;
 pub mod format;
 mod fusion;

@@ -36,7 +36,8 @@ class BagModule(TrainableEncoder):
                 "an array of embeddings needs encoder = precomputed"
             )
         self.features: Features = GivenFeatures(inputs.shape[1]) if is_sparse(inputs) else TextFeatures(config.blocks)
-        self._sparse_features = self.features.fit_transform(inputs)
+        self._num_threads = config.num_threads
+        self._sparse_features = self.features.fit_transform(inputs, config.num_threads)
         self._inputs = Ragged.from_scipy(self._sparse_features, torch.device(config.device))
         start = torch.randn(self.features.num_features, config.dim) * (_FIRST_EMBEDDING_NORM / config.dim**0.5)
         self.embeddings = RowTable(start)
@@ -52,7 +53,7 @@ class BagModule(TrainableEncoder):
         return self._sparse_features
 
     def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
-        return self.features.transform(texts)
+        return self.features.transform(texts, self._num_threads)
 
     def forward(self, rows: Tensor) -> Tensor:
         bags = bag_product(self._inputs.take(rows), self.embeddings)

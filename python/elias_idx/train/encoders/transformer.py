@@ -41,12 +41,11 @@ class _OverTexts(TrainableEncoder):
 
     @property
     def sparse_features(self) -> sp.csr_matrix:
-        return TextFeatures(self._config.blocks).fit_transform(self._texts)
+        return TextFeatures(self._config.blocks).fit_transform(self._texts, self._config.num_threads)
 
     def sparse_features_of(self, texts: Sequence[str]) -> sp.csr_matrix:
-        features = TextFeatures(self._config.blocks)
-        features.fit_transform(self._texts)
-        return features.transform(texts)
+        threads = self._config.num_threads
+        return TextFeatures(self._config.blocks).fit(self._texts, threads).transform(texts, threads)
 
     def row_tables(self) -> list[RowTable]:
         return []
