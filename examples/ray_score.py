@@ -19,7 +19,7 @@ from elias_idx.arrow import Scorer
 @click.argument("inputs")
 @click.argument("out")
 @click.option("--keep", default="id", help="column to carry over")
-@click.option("--workers", default=2, help="actors")
+@click.option("--workers", default=2, help="actors, at most")
 @click.option("--num-threads", default=1, help="threads of each")
 def main(model: str, inputs: str, out: str, keep: str, workers: int, num_threads: int) -> None:
     """Writes labels and scores of the texts in Parquet files INPUTS to the folder OUT."""
@@ -31,7 +31,8 @@ def main(model: str, inputs: str, out: str, keep: str, workers: int, num_threads
         batch_format="pyarrow",
         batch_size=4096,
         num_cpus=num_threads,
-        concurrency=workers,
+        # As many as there is room for: reading and writing need a CPU, too.
+        concurrency=(1, workers),
     )
     scored.write_parquet(out)
 
