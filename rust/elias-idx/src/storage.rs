@@ -111,21 +111,16 @@ impl Memory {
             .map_err(|()| Error::OutOfMemory { what: "index tensors", bytes: len })
     }
 
-    #[cfg(target_os = "linux")]
     fn huge_pages(len: usize) -> Option<Self> {
-        if len < HUGE_PAGE {
+        if len < HUGE_PAGE || !cfg!(target_os = "linux") {
             return None;
         }
         // Pages that aren't used are never made.
         let pages = MmapMut::map_anon(len.checked_add(HUGE_PAGE)?).ok()?;
         let start = pages.as_ptr().align_offset(HUGE_PAGE);
+        #[cfg(target_os = "linux")]
         pages.advise_range(Advice::HugePage, start, len).ok()?;
         Some(Self::Pages { pages, start, len })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn huge_pages(_len: usize) -> Option<Self> {
-        None
     }
 }
 

@@ -202,9 +202,11 @@ impl Kernels {
 
     /// All kernels that this machine can run, the slowest first.
     pub(crate) fn available() -> Vec<Self> {
-        let mut levels = vec![Level::Portable];
+        #[cfg(not(target_arch = "x86_64"))]
+        let levels = [Level::Portable];
         #[cfg(target_arch = "x86_64")]
-        {
+        let levels = {
+            let mut levels = vec![Level::Portable];
             let has_avx2 = is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c");
@@ -223,7 +225,8 @@ impl Kernels {
                     }
                 }
             }
-        }
+            levels
+        };
         levels.into_iter().map(|level| Self { level }).collect()
     }
 
