@@ -90,19 +90,19 @@ impl<'a> QueryCodesSlice<'a> {
     }
 
     /// The first parts of all queries' codes, padding included.
-    #[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
+    #[cfg(any(all(test, unix), all(target_arch = "x86_64", target_os = "linux")))]
     pub(crate) fn high(&self) -> &'a [i8] {
         self.high
     }
 
     /// The second parts.
-    #[cfg(any(test, all(target_arch = "x86_64", target_os = "linux")))]
+    #[cfg(any(all(test, unix), all(target_arch = "x86_64", target_os = "linux")))]
     pub(crate) fn low(&self) -> &'a [i8] {
         self.low
     }
 
     /// The same queries with their codes elsewhere.
-    #[cfg(test)]
+    #[cfg(all(test, unix))]
     pub(crate) fn with_parts<'b>(&self, high: &'b [i8], low: &'b [i8]) -> QueryCodesSlice<'b>
     where
         'a: 'b,
