@@ -80,6 +80,8 @@ class Scorer:
         dtype: what label weights are converted to, in the memory of each process, when the model is opened; by default
             they are used as they are stored.
         fusion: whether scores are those of the fusion, in a model that has one.
+        calibrated: whether scores are given as probabilities, which `min_score` is then compared to, by a model that has
+            a calibration; see `Predictor.calibrate`. Not for embeddings of a model that takes texts.
         on_error: what happens to a row that is null, of the wrong length, not UTF-8 or not finite: "raise" raises a
             `BadRowError`, "null" gives it null for labels and scores.
 
@@ -98,6 +100,7 @@ class Scorer:
     num_threads: int | None = None
     dtype: Dtype | None = None
     fusion: bool = True
+    calibrated: bool = False
     on_error: OnError = "raise"
 
     def __post_init__(self) -> None:
@@ -174,10 +177,13 @@ class Scorer:
         Labels are names, or ids of an index without names.
 
         Raises:
+            ConfigError: probabilities are asked for and the model has none.
             DataError: there is no such column, or it holds something else.
         """
         check_columns(self.columns, rows)
         self._check_type(rows.field(self.input_column).type)
+        if self.calibrated:
+            self._check_calibration()
         return pa.schema(
             [
                 *(rows.field(name) for name in self.keep),
@@ -212,8 +218,8 @@ class Scorer:
         options = {name: getattr(self, name) for name in names}
         k = min(self.k, self._label_index.num_labels)
         searcher = self.predictor
-        if isinstance(searcher, Predictor) and not self.takes_embeddings:
-            return searcher._search(inputs, k, fusion=self.fusion, **options)
+        if isinstance(searcher, Predictor) and self._has_own_inputs:
+            return searcher._found(inputs, k, fusion=self.fusion, calibrated=self.calibrated, **options)
         return self._embedding_index.search(inputs, k, **options)
 
     @property
@@ -245,6 +251,17 @@ class Scorer:
             raise DataError(
                 f"column {self.input_column!r} holds embeddings of {kind.list_size} numbers, the index takes {dim}"
             )
+
+    @property
+    def _has_own_inputs(self) -> bool:
+        """Whether it is a model that gets what it was trained on: texts are not given as embeddings."""
+        searcher = self.predictor
+        return isinstance(searcher, Predictor) and self.takes_embeddings == searcher.takes_embeddings
+
+    def _check_calibration(self) -> None:
+        if not (isinstance(searcher := self.predictor, Predictor) and self._has_own_inputs):
+            raise ConfigError("probabilities are of a model's texts: leave calibrated out where embeddings are scored")
+        searcher._calibration(self.fusion)
 
     def _embeddings(self, column: pa.Array) -> _Given:
         """The embeddings of the good rows, float32 [N', D]."""

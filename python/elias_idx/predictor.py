@@ -141,8 +141,7 @@ class Predictor(ABC):
             DataError: the texts are not what the model takes, or its index has no label names.
         """
         self._check_names()
-        calibration = self._calibration(fusion) if calibrated else None
-        found = self._search(
+        found = self._found(
             texts,
             # There is no padding here, so more labels than there are would only take memory.
             min(as_count("k", k), self._index.num_labels),
@@ -150,19 +149,28 @@ class Predictor(ABC):
             shortlist_size=shortlist_size,
             num_threads=num_threads,
             filter=filter,
-            min_score=None if calibration else min_score,
+            min_score=min_score,
             fusion=fusion,
+            calibrated=calibrated,
         )
-        scores, given = found.scores, found.labels >= 0
-        if calibration is not None:
-            scores = calibration(scores)
-            given &= scores >= (0 if min_score is None else min_score)
-        counts = given.sum(1)
+        counts = (found.labels >= 0).sum(1)
         names = self._index.names(found.labels)
         return Prediction(
             [row[:count].tolist() for row, count in zip(names, counts, strict=True)],
-            [row[:count].tolist() for row, count in zip(scores, counts, strict=True)],
+            [row[:count].tolist() for row, count in zip(found.scores, counts, strict=True)],
         )
+
+    def _found(
+        self, texts: Inputs, k: int, *, calibrated: bool, min_score: float | None, fusion: bool, **options: Any
+    ) -> SearchResult:
+        """The k best labels of each text [N, k], with scores or probabilities; padded with −1 and 0."""
+        if not calibrated:
+            return self._search(texts, k, min_score=min_score, fusion=fusion, **options)
+        calibration = self._calibration(fusion)
+        labels, scores = self._search(texts, k, fusion=fusion, **options)
+        probabilities = calibration(scores)
+        given = (labels >= 0) & (probabilities >= (0 if min_score is None else min_score))
+        return SearchResult(np.where(given, labels, -1), np.where(given, probabilities, 0).astype(np.float32))
 
     @property
     def has_calibration(self) -> bool:

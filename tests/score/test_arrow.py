@@ -10,6 +10,7 @@ import pytest
 
 from elias_idx import Ensemble, Index, Model
 from elias_idx.arrow import BadRowError, Scorer
+from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, DataError
 from helpers_score import DIM, embedding_array, predicted, save_models, searched, text_table
 
@@ -70,6 +71,26 @@ def test_an_ensemble_is_scored_like_a_model(folder, tmp_path):
     Ensemble([Model.load(folder / "model")] * 2).save(tmp_path / "ensemble")
     found = Scorer(tmp_path / "ensemble", k=2)(text_table(10)).to_pylist()
     assert found == predicted(tmp_path / "ensemble", text_table(10)["text"].to_pylist(), k=2)
+
+
+def test_probabilities_are_those_that_the_model_predicts(folder):
+    texts = text_table(30)["text"].to_pylist()
+    labels = [labels[:1] for labels in Model.load(folder / "model").predict(texts, 2).names]
+    model = Model.load(folder / "model").calibrate(TrainingSet(texts, labels))
+    expected = model.predict(texts, 4, calibrated=True, min_score=0.3)
+    found = Scorer(model, k=4, calibrated=True, min_score=0.3)(text_table(30))
+    assert found["labels"].to_pylist() == expected.names
+    assert found["scores"].to_pylist() == expected.scores
+    assert min(map(len, expected.names)) < 4
+
+
+def test_probabilities_need_a_calibration_and_texts(folder):
+    with pytest.raises(ConfigError, match="no calibration"):
+        Scorer(folder / "model", calibrated=True).schema(text_table(1).schema)
+    for name in ("index", "model"):
+        with pytest.raises(ConfigError, match="where embeddings are scored"):
+            scorer = Scorer(folder / name, embedding_column="embedding", calibrated=True)
+            scorer.schema(pa.schema({"embedding": pa.list_(pa.float32())}))
 
 
 def test_another_dtype_is_searched(folder, embeddings):

@@ -41,6 +41,7 @@ Examples:
 @click.option(
     "--fusion/--no-fusion", default=True, help="scores of the fusion, if the model has one, or the dense model's"
 )
+@click.option("--calibrated", is_flag=True, help="probabilities as scores, of a model with a calibration")
 @click.option(
     "--dtype",
     type=click.Choice(typing.get_args(Dtype)),
