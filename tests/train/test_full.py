@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from elias_idx import Index, Model
+from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.train import TrainingSet, dense, dry_run, full, hold_out, parts, train_model
 from elias_idx.train.logs import TrainingLog
@@ -225,10 +226,43 @@ def test_embeddings_and_few_texts_train_the_dense_model_alone(data, tmp_path):
     assert [reason.group(1) for reason in reasons if reason] == [
         ", for as many epochs as the settings say: embeddings have no sparse features to rank by",
         ", for as many epochs as the settings say: of 120 texts only 24 can be held out (a fifth of all at most, whole "
-        "groups, no label's only text), but to choose epochs and fit a fusion takes 50",
+        "groups, and none without a label that another text has), but to choose epochs and fit a fusion takes 50",
         ": to fit a fusion takes 50 dev texts with labels, not 16",
         ": a single label leaves nothing to rank",
     ]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_held_out_texts_may_have_labels_of_their_own(tmp_path, given):
+    """The first model doesn't know these labels, the final one does; clusters may be left without a label."""
+    texts, labels = topic_texts(per_topic=9)
+    data = TrainingSet(texts, [[*row, f"own{number}"] for number, row in enumerate(labels)])
+    clusters, lines = {name: name if name in ("own3", "own5") else name[0] for name in data.label_names}, []
+    config = replace(FULL, num_clusters=None if given else 8)
+    model = train_model(
+        data, tmp_path / "model", config, clusters=clusters if given else None, on_line=lines.append
+    )  # fmt: skip
+    assert "72 of them held out" in lines[0]
+    assert model.index.has_fusion
+    assert "own3" in model.index.label_names
+    assert model.evaluate(*topic_texts(seed=1), ks=(1,), recall_ks=()).metrics["P@1"] > 80
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["same words"] * 400, [[f"l{number % 7}"] for number in range(400)]),
+        ([f"word{number}" for number in range(30)], [[f"l{number % 3}"] for number in range(30)]),
+        ([f"word{number % 9} and {number}" for number in range(400)], [["a", "b"]] * 400),
+        ([f"word{number} x" for number in range(400)], [["a"], *([["b"]] * 399)]),
+    ],
+)
+def test_odd_sets_train(tmp_path, texts, labels):
+    lines = []
+    model = train_model(TrainingSet(texts, labels), tmp_path / "model", Config(num_threads=1), on_line=lines.append)
+    assert any("without stage 2, since one cluster has no adjacency to learn" in line for line in lines)
+    assert model.index.has_fusion or any("the dense model alone is trained" in line for line in lines)
+    assert len(model.predict(texts[:1], 2).names[0]) >= 1
 
 
 def test_early_stopping_needs_no_dev_data_where_texts_are_held_out(data, tmp_path):

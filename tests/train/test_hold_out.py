@@ -1,4 +1,4 @@
-"""What is held out: enough texts, never a part of what belongs together, never a label's only text."""
+"""What is held out: enough texts, never a part of what belongs together, a label's only text if there is no other way."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,9 @@ def test_groups_repeated_texts_and_labels_are_respected(draws):
             if key != ("group", None):
                 assert together.setdefault(key, row in held_out) == (row in held_out)
     assert len(held_out) <= round(0.2 * num_texts)
-    assert data.labels[split.rest].getnnz(0).all()
+    if (lost := data.labels[split.rest].getnnz(0) == 0).any():
+        # Something of each unit stays known.
+        assert not lost[data.labels[split.held_out].indices].all()
 
 
 def test_a_label_s_only_texts_stay_in_training():
@@ -63,10 +65,35 @@ def test_a_label_s_only_texts_stay_in_training():
     split = hold_out(TrainingSet([f"text {number}" for number in range(600)], labels), seed=0)
     assert len(split.held_out) == 120
     assert (split.held_out % 2 == 0).all()
-    # No text is left that could go.
+    # Of labels that no other text has, a text could say nothing.
     of_their_own = [[f"own{number}"] for number in range(600)]
     split = hold_out(TrainingSet([f"text {number}" for number in range(600)], of_their_own), seed=0)
     assert not len(split.held_out)
+
+
+def test_labels_only_texts_go_where_others_are_too_few():
+    # Every text has a label of its own, and shares another with many.
+    labels = [[f"common{number % 10}", f"own{number}"] for number in range(600)]
+    data = TrainingSet([f"text {number}" for number in range(600)], labels)
+    split = hold_out(data, seed=0)
+    assert len(split.held_out) == 120
+    known = data.labels[split.rest].getnnz(0) > 0
+    assert data.labels[split.held_out][:, known].getnnz(1).all()
+    # Of many texts some may be spared, of which there are enough.
+    some = TrainingSet(
+        [f"text {number}" for number in range(20_000)],
+        [["common", "own" + str(number)] if number >= 700 else ["common"] for number in range(20_000)],
+    )
+    assert (hold_out(some, seed=0).held_out < 700).all()
+
+
+def test_groups_whose_labels_are_their_own_go_as_wholes():
+    labels = [["common", f"of{number // 5}"] for number in range(1000)]
+    groups = [number // 5 for number in range(1000)]
+    data = TrainingSet([f"text {number}" for number in range(1000)], labels, groups=groups)
+    split = hold_out(data, seed=0)
+    assert len(split.held_out) == 200
+    assert set(np.unique(split.held_out // 5, return_counts=True)[1]) == {5}
 
 
 def test_texts_without_labels_stay_in_training():

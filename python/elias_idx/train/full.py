@@ -42,7 +42,7 @@ class FullTraining:
 
     Attributes:
         data: all texts to train on.
-        rest: those of them that are not held out; None with dev data.
+        rest: those of them that are not held out, with those of the labels that have texts there; None with dev data.
         judge: the held-out texts or dev data, by which epochs and fusion are chosen.
         config: the settings, with C and β.
         given: the initial clusters' labels; None to make clusters.
@@ -94,18 +94,30 @@ class FullTraining:
 
     def _dense(self, name: str, data: TrainingSet, selection: Selection) -> Model:
         """The dense model of the given texts."""
-        description = describe_run(self.config, data, selection.dev, self.given)
+        config, given = self._clustered(data)
+        description = describe_run(config, data, selection.dev, given)
         log_dir = None if self.log_dir is None else self.log_dir / name
         with self.steps.step(f"dense model of {len(data):,} texts"), TrainingLog(log_dir) as log:
             model = finished_model(
                 self.run.path / name,
                 "resume",
                 description,
-                lambda run: train_dense(data, self.config, self.given, run, selection, log, self.on_epoch),
+                lambda run: train_dense(data, config, given, run, selection, log, self.on_epoch),
             )
         if metrics := model.report["metrics"]:
             self.steps.say(f"dense model on {self._judges}: {shown_metrics(metrics)}")
         return model
+
+    def _clustered(self, data: TrainingSet) -> tuple[Config, Clusters | None]:
+        """The settings and given clusters for texts that may lack some of all labels: no more clusters than are left."""
+        if self.given is None:
+            assert self.config.num_clusters is not None
+            return replace(self.config, num_clusters=min(self.config.num_clusters, len(data.label_names))), None
+        names = set(data.label_names)
+        ids = np.cumsum([name in names for name in self.data.label_names]) - 1
+        kept = [cluster[[self.data.label_names[label] in names for label in cluster]] for cluster in self.given]
+        given = [ids[cluster] for cluster in kept if len(cluster)]
+        return replace(self.config, num_clusters=len(given)), given
 
     def _fusion(self, first: Model) -> Fusion:
         """The fusion for the final model, fitted on held-out texts with the parts of the texts that are not."""
@@ -146,7 +158,8 @@ class FullTraining:
             embeddings = embedded(parts.model, judge.inputs, sparse, config)
             index = parts.index(ranker, neighbours=True, cooccurrence=True)
             evidence = index.evidence(embeddings, sparse, num_threads=config.num_threads)
-            labels, _ = LabelVocabulary(self.data.label_names).renumber(judge.labels, judge.label_names)
+            # By the model's own labels: a first one may lack some that only held-out texts have.
+            labels, _ = LabelVocabulary(parts.model.index.label_names).renumber(judge.labels, judge.label_names)
             fusion = fit_fusion(evidence, labels, seed=config.seed)
             with replacing(path) as partial:
                 fusion.save(partial)

@@ -2,13 +2,16 @@
 
 Held-out texts shall be to the rest as new texts will be to all: what belongs together, by group or word for word, is
 never on both sides. A text stays in training if one of its labels would otherwise have none left there: such a label
-could not be found, and the final model, which is trained on all texts, knows it.
+could not be found, and the final model, which is trained on all texts, knows it. Where that leaves too few texts to
+choose by, as where most texts have some label to themselves, others are held out too, if some label of theirs is left:
+the first model then knows fewer labels, by which all that is compared on the held-out texts loses alike.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +21,8 @@ import scipy.sparse as sp
 from elias_idx.data import Inputs, TrainingSet, is_sparse
 
 SHARE, MOST = 0.05, 5000
-# Of small sets a larger share is held out, since fewer texts say little.
+# Of small sets a larger share is held out, since fewer texts say little: below these, another text is worth more than
+# the labels that no text is left of.
 SMALL_SHARE, WANTED = 0.2, 500
 # Fewer than these say nothing.
 FEWEST = 50
@@ -51,47 +55,82 @@ def hold_out(data: TrainingSet, seed: int, among: Rows | None = None) -> HoldOut
         seed: of the choice.
         among: the numbers of texts that are like those to come: at most 5,000 of these are held out, and no others.
     """
-    wanted = MOST
     if among is None:
         wanted = min(MOST, max(round(SHARE * len(data)), min(WANTED, round(SMALL_SHARE * len(data)))))
-    chosen = _choice(data, _units(data), among, wanted, np.random.default_rng(seed))
-    is_held_out = np.zeros(len(data), bool)
-    is_held_out[chosen] = True
-    return HoldOut(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
+        least = min(WANTED, wanted)
+    else:
+        wanted, least = MOST, min(WANTED, len(among) // 2)
+    choice, rng = _Choice.of(data, among, wanted), np.random.default_rng(seed)
+    choice.extend(wanted, rng, spare_labels=True)
+    if choice.num_chosen < least:
+        choice.extend(least, rng, spare_labels=False)
+    return HoldOut(np.flatnonzero(~choice.is_chosen), np.flatnonzero(choice.is_chosen))
 
 
-def _choice(data: TrainingSet, units: Rows, among: Rows | None, wanted: int, rng: np.random.Generator) -> Rows:
-    """Whole units in random order, at most so many texts, that leave each of their labels a text."""
-    rows_by_unit = np.argsort(units, kind="stable")
-    sizes = np.bincount(units)
-    starts = np.concatenate([[0], sizes.cumsum()])
-    left = np.bincount(data.labels.indices, minlength=data.labels.shape[1])
-    chosen, room = [np.empty(0, np.int64)], wanted
-    may_go = _may_go(data.labels, left, units) & (sizes <= wanted)
-    if among is not None:
-        may_go &= np.bincount(units[among], minlength=len(sizes)) == sizes
-    for unit in rng.permutation(np.flatnonzero(may_go)):
-        if sizes[unit] > room:
-            continue
-        rows = rows_by_unit[starts[unit] : starts[unit + 1]]
-        labels, counts = np.unique(data.labels[rows].indices, return_counts=True)
-        if (left[labels] > counts).all():
-            left[labels] -= counts
-            chosen.append(rows)
-            room -= len(rows)
-        if not room:
-            break
-    return np.concatenate(chosen)
+@dataclass
+class _Choice:
+    """Whole units, chosen one after the other; U of them.
 
+    Attributes:
+        labels: the texts', CSR [N, L].
+        units: the number of each text's unit [N].
+        may_go: which units may be chosen: those that have labels, and not more texts than wanted [U].
+        left: how many texts each label has left [L].
+        is_chosen: which texts are chosen [N].
+    """
 
-def _may_go(labels: sp.csr_matrix, counts: Rows, units: Rows) -> npt.NDArray[np.bool_]:
-    """Which units have labels, none of which is some other label's only text: a first, quick look."""
-    lengths = np.diff(labels.indptr)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    num_units = int(units.max()) + 1
-    has_labels = np.bincount(units, lengths, num_units) > 0
-    has_rare = np.bincount(units[rows[counts[labels.indices] == 1]], minlength=num_units) > 0
-    return has_labels & ~has_rare
+    labels: sp.csr_matrix
+    units: Rows
+    may_go: npt.NDArray[np.bool_]
+    left: Rows
+    is_chosen: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, data: TrainingSet, among: Rows | None, wanted: int) -> _Choice:
+        """None chosen yet."""
+        units = _units(data)
+        sizes = np.bincount(units)
+        may_go = (np.bincount(units, np.diff(data.labels.indptr)) > 0) & (sizes <= wanted)
+        if among is not None:
+            may_go &= np.bincount(units[among], minlength=len(sizes)) == sizes
+        left = np.bincount(data.labels.indices, minlength=data.labels.shape[1])
+        return cls(data.labels, units, may_go, left, np.zeros(len(data), bool))
+
+    @property
+    def num_chosen(self) -> int:
+        """How many texts are chosen."""
+        return int(np.count_nonzero(self.is_chosen))
+
+    def extend(self, wanted: int, rng: np.random.Generator, *, spare_labels: bool) -> None:
+        """Chooses more units, in random order and up to so many texts.
+
+        Args:
+            wanted: texts, those that are chosen already included.
+            rng: for the order.
+            spare_labels: whether all of a unit's labels must have texts left then, or only one of them.
+        """
+        rows_by_unit = np.argsort(self.units, kind="stable")
+        starts = np.concatenate([[0], np.bincount(self.units).cumsum()])
+        may_go = self.may_go & ~self._has_last_text if spare_labels else self.may_go
+        room = wanted - self.num_chosen
+        for unit in rng.permutation(np.flatnonzero(may_go)):
+            rows = rows_by_unit[starts[unit] : starts[unit + 1]]
+            if len(rows) > room or self.is_chosen[rows[0]]:
+                continue
+            labels, counts = np.unique(self.labels[rows].indices, return_counts=True)
+            stays = self.left[labels] > counts
+            if stays.all() if spare_labels else stays.any():
+                self.left[labels] -= counts
+                self.is_chosen[rows] = True
+                room -= len(rows)
+            if not room:
+                break
+
+    @property
+    def _has_last_text(self) -> npt.NDArray[np.bool_]:
+        """Which units have some label's only text, [U]: a first, quick look."""
+        rows = np.repeat(np.arange(len(self.units)), np.diff(self.labels.indptr))
+        return np.bincount(self.units[rows[self.left[self.labels.indices] == 1]], minlength=len(self.may_go)) > 0
 
 
 def _units(data: TrainingSet) -> Rows:

@@ -254,12 +254,13 @@ def _with_judge(job: _Job, like_dev: hold_out.Rows | None) -> _Job:
         )
     split = hold_out.hold_out(job.data, job.config.seed, like_dev)
     if split.is_enough:
-        return replace(job, rest=job.data.subset(split.rest), judge=job.data.subset(split.held_out))
+        rest = job.data.subset(split.rest).without_unused_labels()
+        return replace(job, rest=rest, judge=job.data.subset(split.held_out))
     texts = counted(len(job.data), "text") if like_dev is None else counted(len(like_dev), "dev text")
     return replace(
         job,
-        why_dense=f"of {texts} only {len(split.held_out)} can be held out (a fifth of all at most, whole groups, no "
-        f"label's only text), but to choose epochs and fit a fusion takes {hold_out.FEWEST}",
+        why_dense=f"of {texts} only {len(split.held_out)} can be held out (a fifth of all at most, whole groups, and "
+        f"none without a label that another text has), but to choose epochs and fit a fusion takes {hold_out.FEWEST}",
     )
 
 
