@@ -94,10 +94,30 @@ def test_the_full_preset_holds_texts_out_by_group(folder, tmp_path):
 def test_a_dry_run_prints_the_memory_by_part(folder, tmp_path):
     arguments = ["train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml"]
     output = run(*arguments, "--dry-run").stdout
+    assert output.startswith("480 texts, 45 labels")
+    assert "takes less than a minute, about" in output
+    assert "training: 3 + 2 epochs, batches of 32" in output
     for part in ("label classifiers ", "n-grams ", "in all during stage 2", "at most", "available"):
         assert part in output
     assert list(tmp_path.iterdir()) == []
     assert "num_clusters is 99" in run(*arguments, "--dry-run", "--num-clusters", 99, expect=1).output
+
+
+def test_what_is_wrong_shows_before_data_are_read(folder, tmp_path):
+    (tmp_path / "broken.jsonl").write_text("no JSON")
+    for arguments, message in (
+        (["--out", folder / "model"], "--overwrite"),
+        (["--out", tmp_path / "none" / "model"], "create it first"),
+        (["--out", tmp_path / "model", "--preset", "slow"], "preset must be one of fast, full"),
+        (["--out", tmp_path / "model", "--dim", 0], "dim must be at least 1"),
+        (["--out", tmp_path / "model", "--dev-metric", "accuracy"], "dev_metric must be mean"),
+    ):
+        assert message in run("train", tmp_path / "broken.jsonl", *arguments, expect=1).output
+
+
+def test_training_ends_with_what_comes_next(folder, tmp_path):
+    result = run("train", folder / "train.jsonl", "--out", tmp_path / "model", "--config", folder / "tiny.toml")
+    assert f"next: elias-idx evaluate {tmp_path / 'model'} TEST_DATA" in result.stderr
 
 
 def test_too_little_memory_is_explained(folder, tmp_path, monkeypatch):
@@ -442,7 +462,8 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_pa
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
-    arguments = ["train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--stage1-epochs", 60, "--out"]
+    arguments = ["train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--stage1-epochs", 60]
+    arguments += ["--checkpoint-steps", 10, "--out"]
     command = [sys.executable, "-c", "from elias_idx.cli import main; main()", *map(str, arguments)]
     process = subprocess.Popen([*command, str(tmp_path / "model")], stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "model.training" / "state.json"
@@ -477,7 +498,7 @@ def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
         (["--dev", "test.jsonl", "--embeddings", "short.npy"], "go together"),
         (["--embeddings", "short.npy"], "go together"),
         (["--device", "banana"], "can't be used"),
-        (["--dev-metric", "accuracy"], "dev_metric must be P@k"),
+        (["--dev-metric", "accuracy"], "dev_metric must be mean, P@k"),
         (["--early-stopping", "2"], "give dev data"),
         (["--encoder", "precomputed"], "--embeddings and --encoder precomputed go together"),
         (["--seed", str(2**64)], "seed must be at most"),

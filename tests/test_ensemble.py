@@ -214,6 +214,29 @@ def test_what_makes_no_ensemble_is_explained(folder, members):
         Ensemble([members[0], embeddings])
 
 
+def test_models_without_a_common_label_make_no_ensemble(tmp_path):
+    texts, labels = topic_texts()
+    data = TrainingSet(texts, labels), TrainingSet(texts, [[f"other {name}" for name in row] for row in labels])
+    models = [train_model(part, tmp_path / str(number), TINY) for number, part in enumerate(data)]
+    with pytest.raises(DataError, match="no label in common"):
+        Ensemble(models)
+    # Few in common are said.
+    some = TrainingSet(texts, [[row[1], f"other {row[0]}"] for row in labels])
+    train_model(some, tmp_path / "some", TINY)
+    result = CliRunner().invoke(
+        cli, ["ensemble", *(str(tmp_path / name) for name in ("0", "some")), "--out", str(tmp_path / "e")]
+    )
+    assert result.exit_code == 0
+    assert "warning: the models have only 5 labels in common" in result.output
+
+
+def test_models_and_ensembles_describe_themselves_in_a_line(members):
+    for made in (members[0], Ensemble(members)):
+        assert len(repr(made)) <= 120
+        assert "\n" not in repr(made)
+        assert f"{len(made.label_counts)} labels" in repr(made)
+
+
 def test_members_without_label_names_are_explained(members):
     index = members[0].index
     nameless = type(index).build(

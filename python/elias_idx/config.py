@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import types
 import typing
@@ -32,6 +33,9 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "label_dtype": ("float32", "bfloat16"),
 }
 
+
+# What tells the best epoch: the mean of P@1, P@3, P@5 and R@10, or one metric.
+_DEV_METRIC = re.compile(r"mean|(P|nDCG|R|PSP|PSnDCG)@[1-9]\d{0,5}")
 
 # What only an encoder with a transformer has.
 _OF_TRANSFORMERS = (
@@ -127,7 +131,7 @@ class Config:
     averaged_epochs: int = _setting(
         0, "last epochs of stage 2 whose weights, but for the adjacency, are averaged; 0 for none", 0
     )
-    batch_size: int = _setting(256, "texts in a batch", 1)
+    batch_size: int = _following("texts in a batch", 1)
     accumulation_steps: int = _setting(1, "batches whose gradients are added up to one step", 1)
     train_beam_size: int = _following("beam B during training", 1)
     train_shortlist_size: int = _following("shortlist S during training", 1)
@@ -143,8 +147,12 @@ class Config:
         "float32", "of the label classifiers and their momentum in training: float32 or bfloat16"
     )
 
-    checkpoint_steps: int | None = _setting(None, "steps between checkpoints; by default one after every epoch", 1)
-    dev_metric: str = _setting("P@1", "what tells the best epoch on dev data")
+    checkpoint_steps: int | None = _setting(
+        None, "steps between checkpoints, beside those after epochs; by default one a minute at most, after epochs", 1
+    )
+    dev_metric: str = _setting(
+        "mean", "what tells the best epoch on dev or held-out texts: mean (of P@1, P@3, P@5 and R@10) or a metric"
+    )
     early_stopping: int | None = _setting(None, "epochs of a stage without a better dev metric that end it", 1)
 
     beam_size: int = _following("default beam B of the index", 1)
@@ -164,6 +172,9 @@ class Config:
             _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
+        if not _DEV_METRIC.fullmatch(self.dev_metric):
+            known = "mean, P@k, nDCG@k, R@k, PSP@k or PSnDCG@k"
+            raise ConfigError(f"dev_metric must be {known} with k from 1 on, got {self.dev_metric!r}")
         for name in _NGRAMS:
             shortest, longest = getattr(self, name) or (0, 0)
             if shortest > longest or (shortest == 0) != (longest == 0):

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 
 from elias_idx import calibration
 from elias_idx._arrays import as_count
+from elias_idx._wording import counted, shortened
 from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import BagEncoder, PrecomputedEncoder
@@ -61,7 +62,7 @@ class Ensemble(Predictor):
 
     Raises:
         ConfigError: there are fewer members, one is an ensemble itself, or they take different inputs.
-        DataError: a member's index has no label names.
+        DataError: a member's index has no label names, or there is no label that all know.
     """
 
     def __init__(self, members: Sequence[Model]) -> None:
@@ -71,6 +72,8 @@ class Ensemble(Predictor):
             self._indexes = EnsembleIndex([member.index for member in members])
         except ValueError as error:
             raise DataError(f"the members' labels can't be told apart by name: {error}") from error
+        if not self.num_shared_labels:
+            raise DataError("the members have no label in common, so that there is nothing to average")
         self.label_counts = np.zeros(self._indexes.num_labels, np.int64)
         for number, member in enumerate(members):
             np.maximum.at(self.label_counts, self._indexes.labels_of(number), member.label_counts)
@@ -240,8 +243,9 @@ class Ensemble(Predictor):
         return ensemble
 
     def __repr__(self) -> str:
-        where = "" if self.path is None else f", path={str(self.path)!r}"
-        return f"<elias_idx.Ensemble of {len(self.members)} models: {self._indexes.num_labels} labels{where}>"
+        where = "" if self.path is None else f", path={shortened(self.path)!r}"
+        sizes = f"{counted(len(self.members), 'model')}: {counted(self.num_labels, 'label')}"
+        return f"<elias_idx.Ensemble of {sizes}{where}>"
 
 
 def _check(members: Sequence[Model]) -> None:

@@ -31,6 +31,7 @@ import scipy.sparse as sp
 
 from elias_idx import __version__, _core, calibration
 from elias_idx._arrays import as_count
+from elias_idx._wording import counted, shortened
 from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
@@ -53,7 +54,7 @@ FORMAT_VERSION = 1
 ENSEMBLE = "ensemble"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model(Predictor):
     """An encoder and the index that searches its embeddings.
 
@@ -134,6 +135,11 @@ class Model(Predictor):
     def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
         return self.index.search(embeddings, k, num_threads=num_threads, sparse=sparse, **options)
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f", path={shortened(self.path)!r}"
+        sizes = f"{counted(self.index.num_labels, 'label')}, {self.encoder.kind}"
+        return f"<elias_idx.Model: {sizes}{', fusion' if self.index.has_fusion else ''}{where}>"
 
     def verify(self) -> None:
         """Recomputes the checksums of all files of a loaded model, its index's included.
@@ -318,7 +324,7 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{path} exists: choose another path, or overwrite it")
+        raise FileExistsError(f"{path} exists: choose another path, or overwrite it (--overwrite)")
     if not (path / "model.json").is_file():
         raise FileExistsError(f"{path} is no model, so it won't be overwritten: move it away first")
     strays = [entry.relative_to(path).as_posix() for entry in path.rglob("*") if not _is_part(entry.relative_to(path))]

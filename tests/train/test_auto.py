@@ -1,5 +1,6 @@
 """Settings that follow from the data."""
 
+import itertools
 from dataclasses import fields
 
 import numpy as np
@@ -101,10 +102,20 @@ def test_epochs_of_the_measured_data_sets(num_texts, num_labels, epochs):
     assert resolved_for_sizes(Config(), num_texts, num_labels).stage1_epochs == epochs
 
 
-def test_more_texts_take_no_more_epochs():
-    epochs = [resolved_for_sizes(Config(), 10**power, 10).stage1_epochs for power in range(1, 8)]
-    assert epochs == sorted(epochs, reverse=True)
-    assert epochs[0] > epochs[-1] > 0
+def test_more_texts_take_no_fewer_steps():
+    steps = []
+    for num_texts in (10, 100, 500, 2000, 2600, 10_000, 100_000, 1_000_000):
+        config = resolved_for_sizes(Config(), num_texts, 10)
+        steps.append(config.stage1_epochs * -(-num_texts // config.batch_size))
+    # But for rounding.
+    assert all(more >= 0.75 * less for less, more in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize(("num_texts", "batch_size", "epochs"), [(600, 64, 20), (2500, 64, 20), (2600, 256, 40)])
+def test_few_texts_are_trained_in_small_batches(num_texts, batch_size, epochs):
+    config = resolved_for_sizes(Config(), num_texts, 100)
+    assert (config.batch_size, config.stage1_epochs) == (batch_size, epochs)
+    assert resolved_for_sizes(Config(batch_size=32), num_texts, 100).batch_size == 32
 
 
 def test_more_clusters_than_labels_are_refused():
@@ -127,7 +138,8 @@ def test_one_cluster_has_no_stage_2_unless_it_is_asked_for():
     assert "model: 1 cluster, embeddings of size 256" in lines
     assert (
         lines[1]
-        == "training: 40 epochs without stage 2, since one cluster has no adjacency to learn, beam 1, shortlist 47"
+        == "training: 20 epochs without stage 2, since one cluster has no adjacency to learn, batches of 64, beam 1, "
+        "shortlist 47"
     )
     config = resolved_for_sizes(Config(stage2_epochs=3), 600, 47)
     assert "training: 40 + 3 epochs, beam 1, shortlist 47, 47 labels a cluster" in describe(config, texts=False)

@@ -13,6 +13,7 @@ from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.train import TrainingSet, dense, dry_run, full, hold_out, parts, train_model
 from elias_idx.train.logs import TrainingLog
+from elias_idx.train.selection import Selection
 from helpers_training import TINY, topic_features, topic_texts
 from helpers_transformer import save_tiny_transformer
 
@@ -142,7 +143,13 @@ def test_what_is_finished_is_not_made_again(data, tmp_path, monkeypatch):
             train_model(data, out, FULL)
     for module, name in ((full, "train_dense"), (parts, "train_ranker"), (full, "fit_fusion")):
         monkeypatch.setattr(module, name, None)
-    assert train_model(data, out, FULL, if_exists="resume").index.has_fusion
+    lines = []
+    assert train_model(data, out, FULL, if_exists="resume", on_line=lines.append).index.has_fusion
+    # Steps keep their numbers, and what the fusion came to is said again.
+    assert "step 3: fusion, fitted on 96 held-out texts: finished before" in lines
+    assert any(line.startswith("step 4: dense model of 480 texts") for line in lines)
+    assert any(line.startswith("ranker ") and "gain" in line for line in lines)
+    assert any("gain: that of their mean" in line and "96 held-out texts" in line for line in lines)
 
 
 def test_dev_data_take_the_held_out_texts_place(data, tmp_path):
@@ -289,6 +296,19 @@ def test_the_final_stages_end_where_the_best_epochs_were(data, tmp_path):
     epochs = model.report["epochs"]
     assert ends == [(1, 5), (2, 2), (1, epochs["1"]), (2, epochs["2"])]
     assert [result.num_epochs for result in seen][-1] == epochs["2"]
+
+
+def test_a_first_training_ends_when_a_third_of_its_epochs_were_no_better(data, tmp_path, monkeypatch):
+    averaged = ("P@1", "P@3", "P@5", "R@10", "R@100")
+    scores = iter([50.0, 70.0, *([60.0] * 30)])
+    monkeypatch.setattr(
+        Selection, "evaluate", lambda self, _: dict.fromkeys(averaged, next(scores)) if self.dev else {}
+    )
+    seen = []
+    train_model(data, tmp_path / "model", replace(FULL, stage1_epochs=12), on_epoch=seen.append)
+    ends = [(result.progress.stage, result.progress.epochs_done) for result in seen if result.ends_stage]
+    # Twelve epochs have a patience of four.
+    assert ends == [(1, 6), (2, 2), (1, 2), (2, 1)]
 
 
 def test_memory_of_the_parts_is_counted(data, tmp_path):

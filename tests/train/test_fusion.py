@@ -222,7 +222,7 @@ def test_same_bits_again_and_from_a_file(tmp_path: Path) -> None:
         assert (other.trees is None) == (fusion.trees is None)
         for one, two in zip(other.trees or (), fusion.trees or (), strict=True):
             np.testing.assert_array_equal(one, two)
-    assert loaded.lines() == fusion.lines()
+    assert loaded.lines("texts") == fusion.lines("texts")
 
 
 @pytest.mark.parametrize("num_texts", [1, 2, 7, 50])

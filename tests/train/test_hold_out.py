@@ -1,4 +1,4 @@
-"""What is held out: enough texts, never a part of what belongs together, a label's only text if there is no other way."""
+"""What is held out: enough texts, never a part of what belongs together, a label's only text if others are too few."""
 
 import numpy as np
 import pytest

@@ -150,7 +150,7 @@ def test_bytes_are_shown_for_people(num_bytes, text):
 
 def test_a_dry_run_checks_what_training_checks(tmp_path):
     data = TrainingSet(*topic_texts())
-    for config in (replace(TINY, dev_metric="X@1"), replace(TINY, num_clusters=99), replace(TINY, device="banana")):
+    for config in (replace(TINY, num_clusters=99), replace(TINY, device="banana")):
         with pytest.raises(ConfigError):
             dry_run(data, tmp_path / "model", config)
     with pytest.raises(FileNotFoundError):

@@ -14,11 +14,13 @@ import torch
 from elias_idx import Index, Model
 from elias_idx.config import Config
 from elias_idx.errors import ConfigError, DataError, FormatError, TrainingError
-from elias_idx.train import TrainingSet, run_folder, stages, train_model
+from elias_idx.train import TrainingSet, checkpoint, run_folder, stages, train_model
 from elias_idx.train.checkpoint import Progress
 from elias_idx.train.epoch import train_steps
 from elias_idx.train.logs import TrainingLog
 from helpers_training import TINY, topic_features, topic_texts
+
+pytestmark = pytest.mark.usefixtures("checkpoint_every_epoch")
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,17 @@ def test_only_the_newest_checkpoint_is_kept(data, tmp_path):
         train_model(data, tmp_path / "model", TINY, on_epoch=stop_after(Progress(2, 1)))
     found = sorted(entry.name for entry in (tmp_path / "model.training").iterdir())
     assert found == ["checkpoint-2-1-0.safetensors", "clusters.safetensors", "run.json", "state.json"]
+
+
+@pytest.mark.parametrize(("steps", "written"), [(None, 0), (1000, 4)])
+def test_quick_epochs_have_checkpoints_only_if_they_are_asked_for(data, tmp_path, monkeypatch, steps, written):
+    monkeypatch.setattr(stages, "CHECKPOINT_SECONDS", 60.0)
+    write = Mock(side_effect=checkpoint.Checkpoints.write)
+    monkeypatch.setattr(checkpoint.Checkpoints, "write", lambda *given: write(*given))
+    config = replace(TINY, checkpoint_steps=steps)
+    with pytest.raises(Stopped):
+        train_model(data, tmp_path / "model", config, on_epoch=stop_after(Progress(2, 1)))
+    assert write.call_count == written
 
 
 def test_stage_2_can_be_left_out(data, tmp_path):

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from elias_idx import Index
+from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError
-from elias_idx.train import Progress, dense, train_model
+from elias_idx.train import Progress, dense, stages, train_model
 from elias_idx.train.selection import Selection
 from helpers_training import TINY, topic_texts
+
+pytestmark = pytest.mark.usefixtures("checkpoint_every_epoch")
 
 # Three epochs of stage 1, two of stage 2.
 METRICS = [50.0, 70.0, 60.0, 80.0, 75.0]
@@ -47,7 +50,8 @@ class Recorder:
 
 def script(monkeypatch, scores):
     """Makes the dev metrics of one epoch after the other those given, whatever the model is."""
-    monkeypatch.setattr(Selection, "evaluate", Mock(side_effect=[{"P@1": score} for score in scores]))
+    averaged = ("P@1", "P@3", "P@5", "R@10")
+    monkeypatch.setattr(Selection, "evaluate", Mock(side_effect=[dict.fromkeys(averaged, score) for score in scores]))
 
 
 def test_each_stage_goes_on_from_its_best_epoch(data, dev, tmp_path, monkeypatch):
@@ -83,14 +87,18 @@ def test_the_best_epoch_may_be_an_average(data, dev, tmp_path, monkeypatch):
     assert np.array_equal(other.label_weights, epochs.weights[2, 2])
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
 @pytest.mark.parametrize("stop", [(1, 2), (1, 3), (2, 1), (2, 2)])
-def test_the_best_epoch_survives_an_interruption(data, dev, tmp_path, monkeypatch, stop):
+def test_the_best_epoch_survives_an_interruption(data, dev, tmp_path, monkeypatch, stop, seconds):
+    monkeypatch.setattr(stages, "CHECKPOINT_SECONDS", seconds)
     outs = tmp_path / "undisturbed", tmp_path / "model"
     for out in outs:
         script(monkeypatch, METRICS)
         if out == outs[1]:
             with pytest.raises(Stopped):
                 train_model(data, out, TINY, dev=dev, on_epoch=Recorder(stop))
+            if seconds:
+                script(monkeypatch, METRICS)
         train_model(data, out, TINY, dev=dev, if_exists="resume")
     one, other = (Index.load(out / "index") for out in outs)
     assert np.array_equal(one.label_weights, other.label_weights)
@@ -109,6 +117,15 @@ def test_a_stage_ends_when_no_epoch_was_better_for_some_time(data, dev, tmp_path
     train_model(data, tmp_path / "model", config, dev=dev, on_epoch=epochs)
     assert [(result.progress.stage, result.progress.epochs_done) for result in epochs.results] == expected
     assert [result.ends_stage for result in epochs.results].count(True) == 2
+
+
+def test_the_best_epoch_is_that_of_the_mean_unless_a_metric_is_given():
+    names = ("P@1", "P@3", "P@5", "R@10")
+    figures = [(50, 30, 20, 60), (49, 32, 20, 63), (50, 30, 20, 61)]
+    epochs = [Progress(1, at, 1.0, dict(zip(names, values, strict=True))) for at, values in enumerate(figures, 1)]
+    dev = TrainingSet(["a text"], [["label"]])
+    for metric, best in (("mean", 2), ("P@1", 1), ("R@10", 2)):
+        assert Selection.check(Config(dev_metric=metric), dev, dev).best(epochs).epochs_done == best
 
 
 def test_the_metrics_are_the_model_s_on_the_dev_data(data, dev, tmp_path):
@@ -132,10 +149,9 @@ def test_recall_at_any_k(data, dev, tmp_path):
 
 
 @pytest.mark.parametrize("metric", ["P", "P@0", "p@1", "P@1.5", "F1@3", "", "P@-1", "P@1 "])
-def test_unknown_metrics_are_refused_before_any_work(data, dev, tmp_path, metric):
+def test_unknown_metrics_are_refused_before_any_work(metric):
     with pytest.raises(ConfigError, match="dev_metric must be"):
-        train_model(data, tmp_path / "model", replace(TINY, dev_metric=metric), dev=dev)
-    assert list(tmp_path.iterdir()) == []
+        replace(TINY, dev_metric=metric)
 
 
 def test_an_early_end_needs_dev_data(data, tmp_path):

@@ -10,13 +10,14 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from tqdm import tqdm
 
 import elias_idx
 from elias_idx import LabelFilter
+from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import (
     Inputs,
@@ -32,8 +33,11 @@ from elias_idx.ensemble import Ensemble
 from elias_idx.ensemble_index import EnsembleFilter
 from elias_idx.errors import DataError, EliasIdxError
 from elias_idx.index import Dtype, Index
-from elias_idx.model import Model, load_single
+from elias_idx.model import Model, check_replaceable, load_single
 from elias_idx.predictor import Evaluation, Predictor
+
+if TYPE_CHECKING:
+    from elias_idx.train import EpochResult
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -112,7 +116,7 @@ Examples:
 @click.option("--labels", "label_file", type=_FILE, help='JSON lines of {"label", "text", "parents"}: labels\' names')
 @click.option("--config", "config_file", type=_FILE, help="TOML file of settings; options take precedence")
 @click.option("--tensorboard", type=_FOLDER, help="folder for TensorBoard's logs")
-@click.option("--dry-run", is_flag=True, help="check everything and print the memory that training takes, by part")
+@click.option("--dry-run", is_flag=True, help="check everything; print settings, expected time and memory")
 @click.option("--ignore-memory", is_flag=True, help="start even if the estimated memory is more than there is")
 @click.option("--resume", is_flag=True, help="go on from the last checkpoint of an interrupted run")
 @click.option("--overwrite", is_flag=True, help="replace a model or an unfinished run at --out")
@@ -142,9 +146,9 @@ def train(
     a Parquet file (or a folder of them) with such columns; a .txt file in the bag-of-words format of the extreme
     classification repository; or a folder of its raw text. All but Parquet may be packed by gzip or xz.
     """
-    from elias_idx.train import EpochResult, IfExists, distributed, memory, pipeline
+    from elias_idx.train import IfExists, distributed, memory, pipeline
     from elias_idx.train.given_clusters import read_clusters
-    from elias_idx.train.run_folder import run_path
+    from elias_idx.train.run_folder import check_parent, run_path
     from elias_idx.train.selection import shown_metrics
 
     if resume and overwrite:
@@ -161,6 +165,8 @@ def train(
     config = Config.from_toml(config_file, given) if config_file else Config.from_mapping(given)
     if (config.encoder == "precomputed") != (embeddings is not None):
         raise click.UsageError("--embeddings and --encoder precomputed go together")
+    check_parent(out.absolute())
+    check_replaceable(out, overwrite=overwrite or resume)
     data = read_training_set(train_data, embeddings=embeddings, group_field=group_field)
     dev_data = read_training_set(dev, embeddings=dev_embeddings, split="tst") if dev else None
     if label_file is not None:
@@ -178,13 +184,14 @@ def train(
             line += f"; {'dev' if dev else 'held-out'} {shown_metrics(progress.metrics, config.dev_metric)}"
         click.echo(line, err=True)
         if progress.metrics and result.ends_stage:
-            click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}", err=True)
+            click.echo(f"kept: stage {progress.stage}, epoch {result.best_epoch}{_early_end(result)}", err=True)
 
     if_exists: IfExists = "resume" if resume else "overwrite" if overwrite else "error"
     if dry_run:
         account = pipeline.dry_run(
-            data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists
-        )
+            data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists,
+            on_line=click.echo,
+        )  # fmt: skip
         click.echo("\n".join(account.lines()))
         click.echo(memory.available_line())
         return
@@ -201,6 +208,17 @@ def train(
         sys.exit(130)
     if distributed.is_first():
         click.echo(f"{out}: {model.index!r}", err=True)
+        test = " --embeddings TEST.npy" if embeddings else ""
+        click.echo(f"next: elias-idx evaluate {out} TEST_DATA{test}", err=True)
+        rows = "EMBEDDINGS.npy" if embeddings else "DATA"
+        click.echo(f"      elias-idx predict {out} {rows} --out predictions.jsonl", err=True)
+
+
+def _early_end(result: EpochResult) -> str:
+    """Why a stage ended before its last epoch, if it did."""
+    if (done := result.progress.epochs_done) == result.num_epochs:
+        return ""
+    return f"; none of the {done - result.best_epoch} after it was better, so the stage ends before epoch {done + 1}"
 
 
 @cli.command(
@@ -323,8 +341,9 @@ def evaluate(
     for name, value in result.metrics.items():
         click.echo(f"{name:<12} {value:6.2f}")
     _echo_groups(result.groups)
-    counted = "left out" if excluded is None else "counted as zeros"
-    click.echo(f"{result.num_texts} texts, {result.num_without_labels} of them without labels and {counted}")
+    handled = "left out" if excluded is None else "counted as zeros"
+    texts = counted(result.num_texts, "text")
+    click.echo(f"{texts}, {result.num_without_labels:,} of them without labels and {handled}")
     click.echo(f"labels never seen in training, which can't be predicted: {len(result.unseen_labels)}")
 
 
@@ -410,13 +429,16 @@ def ensemble(members: tuple[Path, ...], out: Path, overwrite: bool) -> None:
 
 def _echo_ensemble(made: Ensemble, err: bool = False) -> None:
     num_labels, num_shared = made.num_labels, made.num_shared_labels
-    click.echo(f"ensemble    {len(made.members)} models whose scores are averaged", err=err)
+    click.echo(f"ensemble    {counted(len(made.members), 'model')} whose scores are averaged", err=err)
     known = "all known to all models"
     if num_shared < num_labels:
         known = f"of which {num_labels - num_shared:,} are not known to all models: their scores there count as 0"
     click.echo(f"labels      {num_labels:,}, {known}", err=err)
     encoders = "the same: its index takes embeddings" if made.has_one_encoder else "different: it predicts from texts"
     click.echo(f"encoders    {encoders}", err=err)
+    if num_shared < num_labels / 2:
+        shared = f"only {counted(num_shared, 'label')} in common"
+        click.echo(f"warning: the models have {shared}: do they belong together?", err=True)
 
 
 def _echo_model(path: Path, model: Model) -> None:

@@ -40,6 +40,9 @@ _MANY_LABELS = 500_000
 # Steps of stage 1: about what the data sets of docs/experiments.md are best after.
 _STAGE1_STEPS = 1_000
 _EPOCHS = (4, 40)
+# Few texts make too few steps of large batches, and overfit in many epochs.
+_FEW_TEXTS, _FEW_TEXTS_EPOCHS = 2_500, (4, 20)
+_BATCH, _FEW_TEXTS_BATCH = 256, 64
 
 _SAMPLED_TEXTS = 2_000
 # Words of a short text, of which characters tell more than words alone.
@@ -90,7 +93,8 @@ def resolved_for_sizes(config: Config, num_texts: int, num_labels: int) -> Confi
     config = config.with_clusters(num_labels, default_num_clusters(num_labels))
     num_clusters = config.num_clusters
     assert num_clusters is not None
-    config = _filled(config, _of_labels(num_labels, num_clusters))
+    batch_size = _FEW_TEXTS_BATCH if num_texts <= _FEW_TEXTS else _BATCH
+    config = _filled(config, {**_of_labels(num_labels, num_clusters), "batch_size": batch_size})
     stage1 = config.stage1_epochs or _stage1_epochs(num_texts, config)
     # From a single cluster every label is reached: there is no adjacency to learn.
     stage2 = -(-stage1 // 2) if num_clusters > 1 else 0
@@ -115,7 +119,8 @@ def _of_labels(num_labels: int, num_clusters: int) -> dict[str, int]:
 
 def _stage1_epochs(num_texts: int, config: Config) -> int:
     steps_per_epoch = num_texts / (config.batch_size * config.accumulation_steps)
-    return int(np.clip(round(_STAGE1_STEPS / steps_per_epoch), *_EPOCHS))
+    limits = _FEW_TEXTS_EPOCHS if num_texts <= _FEW_TEXTS else _EPOCHS
+    return int(np.clip(round(_STAGE1_STEPS / steps_per_epoch), *limits))
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,8 @@ def describe(config: Config, *, texts: bool) -> list[str]:
         *([_features_line(config)] if texts else _idle_lines(config)),
         f"model: {counted(config.num_clusters, 'cluster')}"
         + (f", embeddings of size {config.dim}" if "bag" in config.encoder else ""),
-        f"training: {_epochs(config)}, beam {config.train_beam_size}, shortlist {config.train_shortlist_size:,}"
+        f"training: {_epochs(config)}, batches of {config.batch_size:,}, beam {config.train_beam_size}, "
+        f"shortlist {config.train_shortlist_size:,}"
         + (f", {counted(config.labels_per_cluster, 'label')} a cluster" if config.stage2_epochs else ""),
         f"search: beam {config.beam_size}, shortlist {config.shortlist_size:,}",
     ]

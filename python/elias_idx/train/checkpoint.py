@@ -123,13 +123,28 @@ class Checkpoints:
         Raises:
             OSError: it can't be written.
         """
-        path = self.folder / state.position.file_name
-        tensors = {f"encoder.{name}": value for name, value in trainee.encoder.state_dict().items()}
-        tensors |= {f"network.{name}": value for name, value in trainee.network.state_dict().items()}
-        tensors |= {f"optimizers.{name}": value for name, value in optimizers.state().items()}
-        tensors |= {f"average.{name}": value for name, value in trainee.average.state().items()}
-        # Which is made anew at the start of an epoch only.
-        tensors["best_cluster"] = trainee.network.adjacency.best_cluster
+        optimizer_state = {f"optimizers.{name}": value for name, value in optimizers.state().items()}
+        self._write_tensors(state.position, _weights(trainee) | optimizer_state, trainee)
+        with replacing(self.folder / _STATE) as partial:
+            partial.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+        self._remove_all_but({state.position, kept})
+
+    def write_weights(self, position: Position, named: set[Position], trainee: Trainee) -> None:
+        """Writes what `restore` reads, from which no run can go on; then removes all but that and the named.
+
+        Args:
+            position: where the run is.
+            named: the positions of the newest checkpoint and of the best epoch before it.
+            trainee: what is trained.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self._write_tensors(position, _weights(trainee), trainee)
+        self._remove_all_but({position, *named})
+
+    def _write_tensors(self, position: Position, tensors: Mapping[str, Tensor], trainee: Trainee) -> None:
+        path = self.folder / position.file_name
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         metadata = {"beta": repr(trainee.network.adjacency.beta)}
         try:
@@ -138,12 +153,13 @@ class Checkpoints:
         except SafetensorError as error:
             # How safetensors reports a full disk.
             raise OSError(f"{path} can't be written: {error}") from error
-        with replacing(self.folder / _STATE) as partial:
-            partial.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+
+    def _remove_all_but(self, positions: set[Position]) -> None:
+        kept = {position.file_name for position in positions}
         # Partial files too, which a killed run leaves.
-        for other in self.folder.glob("*checkpoint-*"):
-            if other.name not in {path.name, kept.file_name}:
-                other.unlink()
+        for path in self.folder.glob("*checkpoint-*"):
+            if path.name not in kept:
+                path.unlink()
 
     def load_trainee(
         self, position: Position, encoder: TrainableEncoder, labels: sp.csr_matrix, config: Config
@@ -203,3 +219,14 @@ class Checkpoints:
 
     def _damaged(self, path: Path) -> FormatError:
         return FormatError(f"{path} is damaged or missing: remove {self.folder} to start over")
+
+
+def _weights(trainee: Trainee) -> dict[str, Tensor]:
+    """All weights, and what else a model at the end of an epoch depends on."""
+    return {
+        **{f"encoder.{name}": value for name, value in trainee.encoder.state_dict().items()},
+        **{f"network.{name}": value for name, value in trainee.network.state_dict().items()},
+        **{f"average.{name}": value for name, value in trainee.average.state().items()},
+        # Which is made anew at the start of an epoch only.
+        "best_cluster": trainee.network.adjacency.best_cluster,
+    }

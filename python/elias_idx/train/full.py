@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import LabelVocabulary, TrainingSet
 from elias_idx.files import replacing
@@ -34,6 +35,8 @@ from elias_idx.train.stages import EpochResult
 from elias_idx.train.steps import Steps, shown_metrics
 
 _FUSION = "fusion.safetensors"
+# Epochs without a better one that a first training's stages take at least before they end.
+_PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,24 @@ class FullTraining:
     def _of_most(self) -> tuple[Fusion, dict[int, int]]:
         """The fusion and the best epoch of each stage, by the held-out texts; the model of the rest is let go."""
         assert self.rest is not None
-        first = self._dense("first", self.rest, self.selection)
+        first = self._dense("first", self.rest, self._patient)
         fusion = distributed.from_first(lambda: self._fusion(first))
         return fusion, {int(stage): epoch for stage, epoch in first.report["epochs"].items()}
+
+    @property
+    def _patient(self) -> Selection:
+        """The first training's: its stages end when a third of their epochs, but three at least, were no better."""
+        if self.selection.patience is not None:
+            return self.selection
+        num_epochs = max(self.config.stage1_epochs, self.config.stage2_epochs)
+        return replace(self.selection, patience=max(_PATIENCE, -(-num_epochs // 3)))
 
     def _dense(self, name: str, data: TrainingSet, selection: Selection) -> Model:
         """The dense model of the given texts."""
         config, given = self._clustered(data)
         description = describe_run(config, data, selection.dev, given)
         log_dir = None if self.log_dir is None else self.log_dir / name
-        with self.steps.step(f"dense model of {len(data):,} texts"), TrainingLog(log_dir) as log:
+        with self.steps.step(f"dense model of {counted(len(data), 'text')}"), TrainingLog(log_dir) as log:
             model = finished_model(
                 self.run.path / name,
                 "resume",
@@ -109,7 +120,7 @@ class FullTraining:
         return model
 
     def _clustered(self, data: TrainingSet) -> tuple[Config, Clusters | None]:
-        """The settings and given clusters for texts that may lack some of all labels: no more clusters than are left."""
+        """The settings and given clusters for texts that may lack some labels: no more clusters than are left."""
         if self.given is None:
             assert self.config.num_clusters is not None
             return replace(self.config, num_clusters=min(self.config.num_clusters, len(data.label_names))), None
@@ -121,9 +132,10 @@ class FullTraining:
 
     def _fusion(self, first: Model) -> Fusion:
         """The fusion for the final model, fitted on held-out texts with the parts of the texts that are not."""
-        if (path := self.run.path / _FUSION).exists():
-            return Fusion.load(path)
         assert self.rest is not None
+        if (self.run.path / _FUSION).exists():
+            self.steps.finished(f"sparse ranker of {counted(len(self.rest), 'text')}")
+            return self._kept_fusion()
         parts = Parts.of(first, self.rest, self.config)
         return self._fitted(parts, self._ranker("first", parts, self.rest))
 
@@ -145,31 +157,46 @@ class FullTraining:
         )
 
     def _ranker(self, name: str, parts: Parts, data: TrainingSet) -> SparseRanker:
-        with self.steps.step(f"sparse ranker of {len(data):,} texts"):
+        with self.steps.step(f"sparse ranker of {counted(len(data), 'text')}"):
             return parts.ranker(data.inputs, self.run.path / f"{name}-ranker.safetensors")
 
     def _fitted(self, parts: Parts, ranker: SparseRanker | None) -> Fusion:
         """The fusion that is best on the held-out texts; kept in a file, from which it comes back."""
         if (path := self.run.path / _FUSION).exists():
-            return Fusion.load(path)
+            return self._kept_fusion()
         judge, config = self._few_of_judge(), self.config
-        with self.steps.step(f"fusion, fitted on {self._judges}"):
+        with self.steps.step(self._fusion_title):
             sparse = parts.features.transform(judge.inputs, config.num_threads)
             embeddings = embedded(parts.model, judge.inputs, sparse, config)
             index = parts.index(ranker, neighbours=True, cooccurrence=True)
             evidence = index.evidence(embeddings, sparse, num_threads=config.num_threads)
             # By the model's own labels: a first one may lack some that only held-out texts have.
-            labels, _ = LabelVocabulary(parts.model.index.label_names).renumber(judge.labels, judge.label_names)
+            assert index.label_names is not None
+            labels, _ = LabelVocabulary(index.label_names).renumber(judge.labels, judge.label_names)
             fusion = fit_fusion(evidence, labels, seed=config.seed)
             with replacing(path) as partial:
                 fusion.save(partial)
-        for line in fusion.lines():
-            self.steps.say(line)
+        self._say_fusion(fusion)
         return fusion
+
+    def _kept_fusion(self) -> Fusion:
+        """The fusion that was fitted before an interruption; what was said then is said again."""
+        self.steps.finished(self._fusion_title)
+        fusion = Fusion.load(self.run.path / _FUSION)
+        self._say_fusion(fusion)
+        return fusion
+
+    def _say_fusion(self, fusion: Fusion) -> None:
+        for line in fusion.lines(self._judges):
+            self.steps.say(line)
+
+    @property
+    def _fusion_title(self) -> str:
+        return f"fusion, fitted on {self._judges}"
 
     @property
     def _judges(self) -> str:
-        return f"{len(self.judge):,} {'dev' if self.rest is None else 'held-out'} texts"
+        return counted(len(self.judge), "dev text" if self.rest is None else "held-out text")
 
     def _few_of_judge(self) -> TrainingSet:
         """The held-out texts, or at most 5,000 of the dev data, all of which have labels."""

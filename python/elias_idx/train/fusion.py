@@ -87,9 +87,15 @@ class Fusion:
         """The steps as plain values."""
         return {"fusion": [asdict(step) for step in self.steps]}
 
-    def lines(self) -> list[str]:
-        """The steps as lines to print."""
-        return [str(step) for step in self.steps]
+    def lines(self, judges: str) -> list[str]:
+        """The steps as lines to print, below what they say of the texts that judged."""
+        if not self.steps:
+            return [f"{judges}: nothing to learn from, the dense model's ranking stays"]
+        return [
+            f"P@k and R@k of what was added one after the other, cross-validated on {judges}; gain: that of their mean "
+            "over what was best before, ± its standard error; left out of the model: what gains less than that error",
+            *map(str, self.steps),
+        ]
 
     def save(self, path: Path) -> None:
         """Writes a file of tensors.

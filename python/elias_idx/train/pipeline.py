@@ -53,7 +53,7 @@ def train_model(
     sparse features (of given embeddings), or with too few texts to hold some out, full is fast.
 
     The model appears at `out` when it is whole. Until then the run lives in the folder `out` + ".training", with a
-    checkpoint after every epoch and every `checkpoint_steps` steps; an interrupted run goes on from there with
+    checkpoint after an epoch, at most one a minute, or after every epoch and every `checkpoint_steps` steps if set; an interrupted run goes on from there with
     `if_exists="resume"`.
 
     With dev data the dense model is evaluated on them after every epoch. Each stage keeps its best epoch by
@@ -73,7 +73,7 @@ def train_model(
             is there already stays until the new one is whole.
         check_memory: whether a run is refused whose estimated memory is more than there is; see `dry_run`.
         log_dir: a folder for TensorBoard's event files: loss, learning rate and seconds of every step, dev metrics.
-        on_epoch: called after every epoch, when its checkpoint is written; after a resume once more for the epoch of
+        on_epoch: called after every epoch, when its checkpoint is written if there is one; after a resume once more for the epoch of
             the checkpoint, since the call may have been what was interrupted.
         on_line: called with lines for people: what is done, how long it took, and how good it is.
 
@@ -97,8 +97,7 @@ def train_model(
         if check_memory:
             distributed.from_first(lambda: memory.check_memory(account))
         steps = Steps(on_line)
-        for line in (*job.lines(), job.expected(account)):
-            steps.say(line)
+        job.say_plan(steps, account)
         if job.judge is None:
             return train_dense(job.data, job.config, job.given, run, selection, log, on_epoch)
         folder = None if log_dir is None else Path(log_dir)
@@ -120,8 +119,9 @@ def dry_run(
     refit: bool = False,
     clusters: Mapping[str, str] | None = None,
     if_exists: IfExists = "error",
+    on_line: Callable[[str], None] | None = None,
 ) -> memory.MemoryAccount:
-    """Checks what `train_model` checks before it starts, and gives the memory that it would take.
+    """Checks what `train_model` checks before it starts, says the same, and gives the memory that it would take.
 
     Args and errors are `train_model`'s; a run that takes too much memory is no error.
     """
@@ -129,7 +129,9 @@ def dry_run(
     job.selection()
     RunFolder.check(Path(out).absolute(), if_exists, job.description())
     with _torch_state(job.config):
-        return job.account()
+        account = job.account()
+    job.say_plan(Steps(on_line), account)
+    return account
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ class _Job:
     def sizes(self) -> ModelSizes:
         """Of data and encoder."""
         return sizes_of(self.data, self.config, self.given)
+
+    def say_plan(self, steps: Steps, account: memory.MemoryAccount) -> None:
+        """Says what is trained, how, and what that takes."""
+        for line in (*self.lines(), self.expected(account)):
+            steps.say(line)
 
     def lines(self) -> list[str]:
         """What there is to train on, and how it is trained."""

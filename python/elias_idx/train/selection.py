@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,8 @@ from elias_idx.errors import ConfigError
 from elias_idx.model import Model
 from elias_idx.train.checkpoint import Progress
 
-_METRIC = re.compile(r"(P|nDCG|R|PSP|PSnDCG)@([1-9]\d{0,5})")
+# Which stands for the mean of these: of few dev texts P@1 alone is chosen by chance.
+MEAN, _AVERAGED = "mean", ("P@1", "P@3", "P@5", "R@10")
 # What is reported beside the metric that decides.
 _KS, _RECALL_KS = (1, 3, 5), (10, 100)
 
@@ -25,7 +25,7 @@ class Selection:
 
     Attributes:
         dev: the dev data.
-        metric: such as "P@1".
+        metric: such as "P@1"; "mean" is that of P@1, P@3, P@5 and R@10.
         patience: epochs without a better one that end a stage; None for no such end.
         num_threads: of searches.
         last_epochs: the last epoch of some stages, which end there while their learning rates follow the settings'
@@ -43,13 +43,10 @@ class Selection:
         """The selection that the settings describe.
 
         Raises:
-            ConfigError: the metric is unknown, the stop needs dev data, or the dev inputs are of another kind.
+            ConfigError: the stop needs dev data, or the dev inputs are of another kind.
         """
         if not isinstance(dev, TrainingSet | None):
             raise TypeError(f"dev must be a TrainingSet, got {type(dev).__name__}")
-        if not _METRIC.fullmatch(config.dev_metric):
-            known = "P@k, nDCG@k, R@k, PSP@k or PSnDCG@k"
-            raise ConfigError(f"dev_metric must be {known} with k from 1 on, got {config.dev_metric!r}")
         if dev is None and config.early_stopping is not None:
             raise ConfigError("early_stopping compares epochs on dev data: give dev data, or leave it out")
         if dev is not None and _kind(train) != _kind(dev):
@@ -60,7 +57,7 @@ class Selection:
         """The model's metrics on the dev data, in percent; none without dev data."""
         if self.dev is None:
             return {}
-        name, k = self.metric.split("@")
+        name, k = ("P", 1) if self.metric == MEAN else self.metric.split("@")
         ks, recall_ks = ({*_KS, int(k)}, _RECALL_KS) if name != "R" else (_KS, {*_RECALL_KS, int(k)})
         evaluation = model().evaluate(
             self.dev.inputs,
@@ -76,7 +73,7 @@ class Selection:
         """The best of one or more epochs of a stage; of equally good ones the first."""
         if self.dev is None:
             return epochs[-1]
-        return max(epochs, key=lambda epoch: epoch.metrics[self.metric])
+        return max(epochs, key=lambda epoch: value_of(self.metric, epoch.metrics))
 
     def ends_stage(self, epochs: Sequence[Progress], num_epochs: int) -> bool:
         """Whether a stage ends after the given epochs, all that it had so far."""
@@ -88,8 +85,13 @@ class Selection:
 
 def shown_metrics(metrics: Mapping[str, float], first: str) -> str:
     """Some metrics as a piece of a line."""
-    names = dict.fromkeys((first, "P@1", "P@3", "P@5", "R@100"))
-    return ", ".join(f"{name} {metrics[name]:.2f}" for name in names)
+    names = dict.fromkeys((first, "P@1", "P@3", "P@5", "R@10", "R@100"))
+    return ", ".join(f"{name} {value_of(name, metrics):.2f}" for name in names)
+
+
+def value_of(metric: str, metrics: Mapping[str, float]) -> float:
+    """The value of a metric, or of "mean", among those of an evaluation."""
+    return sum(metrics[name] for name in _AVERAGED) / len(_AVERAGED) if metric == MEAN else metrics[metric]
 
 
 def _kind(data: TrainingSet) -> str:

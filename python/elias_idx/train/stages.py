@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
@@ -17,6 +19,22 @@ from elias_idx.train.logs import TrainingLog
 from elias_idx.train.optimizer import Optimizers
 from elias_idx.train.run_folder import RunFolder
 from elias_idx.train.selection import Selection
+
+# Between checkpoints of a run that has no interval of its own: what an interruption costs at most, beside an epoch.
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Written:
+    """The newest checkpoint of a run that goes on in this process.
+
+    Attributes:
+        at: when it was written, or the run started, by `time.monotonic`.
+        named: the positions of it and of the best epoch then.
+    """
+
+    at: float = field(default_factory=time.monotonic)
+    named: set[Position] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,7 @@ class Stages:
         selection: which epoch of a stage is kept.
         log: what TensorBoard shows.
         on_epoch: called after every epoch.
+        written: the newest checkpoint.
     """
 
     trainee: Trainee
@@ -57,6 +76,7 @@ class Stages:
     selection: Selection
     log: TrainingLog
     on_epoch: Callable[[EpochResult], None] | None
+    written: Written = field(default_factory=Written)
 
     def finish(self, state: RunState) -> RunState:
         """Runs what is left of a stage's epochs; then the trainee is that of the best one."""
@@ -65,6 +85,7 @@ class Stages:
             self._num_epochs(stage), config.stage2_learning_rate_factor if stage == 2 else 1.0
         )
         if state.position != Position(stage):
+            self.written.named = {state.position, self._best(state)}
             self.run.checkpoints.load_optimizers(state.position, optimizers)
             if not state.position.steps_done:
                 self._report(state)
@@ -86,7 +107,7 @@ class Stages:
         if self._is_averaged(state.position.stage, state.position.epochs_done + 1):
             self.trainee.average.add(self.trainee.averaged_parameters())
         state = state.after_epoch(distributed.from_first(lambda: self.selection.evaluate(self.current_model)))
-        self._write_checkpoint(state, optimizers)
+        distributed.from_first(lambda: self._after_epoch(state, optimizers))
         self.log.epoch(self.step_number(state) - 1, state.epochs[-1].metrics)
         self._report(state)
         return state
@@ -106,13 +127,26 @@ class Stages:
                 state = state.after_step(loss)
                 done = state.position.steps_done
                 if config.checkpoint_steps and done % config.checkpoint_steps == 0 and done < num_steps:
-                    self._write_checkpoint(state, optimizers)
+                    distributed.from_first(functools.partial(self._write_checkpoint, state, optimizers))
                 bar.set_postfix(loss=f"{state.loss_sum / done:.3f}", refresh=False)
                 bar.update()
         return state
 
+    def _after_epoch(self, state: RunState, optimizers: Optimizers) -> None:
+        """Writes a checkpoint if it is time; else only what the stage's end needs: the weights of a best epoch.
+
+        Without dev data the last epoch is the best one, so that a stage needs none.
+        """
+        is_time = time.monotonic() - self.written.at >= CHECKPOINT_SECONDS
+        if self.trainee.config.checkpoint_steps or is_time:
+            self._write_checkpoint(state, optimizers)
+        elif self.selection.dev is not None and self._best(state) == state.position:
+            self.run.checkpoints.write_weights(state.position, self.written.named, self.trainee)
+
     def _write_checkpoint(self, state: RunState, optimizers: Optimizers) -> None:
-        distributed.from_first(lambda: self.run.checkpoints.write(state, self._best(state), self.trainee, optimizers))
+        best = self._best(state)
+        self.run.checkpoints.write(state, best, self.trainee, optimizers)
+        self.written.at, self.written.named = time.monotonic(), {state.position, best}
 
     def _is_averaged(self, stage: int, epoch: int) -> bool:
         """Whether the weights at the end of a stage's epoch, from 1 on, count in the average."""

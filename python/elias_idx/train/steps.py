@@ -37,6 +37,11 @@ class Steps:
         yield
         self.say(f"step {self._number} took {shown_seconds(time.perf_counter() - start)}")
 
+    def finished(self, title: str) -> None:
+        """Says what was done before an interruption, so that the steps' numbers stay."""
+        self._number += 1
+        self.say(f"step {self._number}: {title}: finished before")
+
 
 def shown_seconds(seconds: float) -> str:
     """A duration for people."""
