@@ -102,13 +102,13 @@ def test_epochs_of_the_measured_data_sets(num_texts, num_labels, epochs):
     assert resolved_for_sizes(Config(), num_texts, num_labels).stage1_epochs == epochs
 
 
-def test_more_texts_take_no_fewer_steps():
+def test_more_texts_take_about_as_many_steps_or_more():
     steps = []
     for num_texts in (10, 100, 500, 2000, 2600, 10_000, 100_000, 1_000_000):
         config = resolved_for_sizes(Config(), num_texts, 10)
         steps.append(config.stage1_epochs * -(-num_texts // config.batch_size))
-    # But for rounding.
-    assert all(more >= 0.75 * less for less, more in itertools.pairwise(steps))
+    # But for rounding, and where batches become larger.
+    assert all(more > 0.5 * less for less, more in itertools.pairwise(steps))
 
 
 @pytest.mark.parametrize(("num_texts", "batch_size", "epochs"), [(600, 64, 20), (2500, 64, 20), (2600, 256, 40)])
@@ -142,7 +142,8 @@ def test_one_cluster_has_no_stage_2_unless_it_is_asked_for():
         "shortlist 47"
     )
     config = resolved_for_sizes(Config(stage2_epochs=3), 600, 47)
-    assert "training: 40 + 3 epochs, beam 1, shortlist 47, 47 labels a cluster" in describe(config, texts=False)
+    line = "training: 20 + 3 epochs, batches of 64, beam 1, shortlist 47, 47 labels a cluster"
+    assert line in describe(config, texts=False)
 
 
 def test_texts_without_words_are_refused():

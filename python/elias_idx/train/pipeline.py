@@ -53,8 +53,8 @@ def train_model(
     sparse features (of given embeddings), or with too few texts to hold some out, full is fast.
 
     The model appears at `out` when it is whole. Until then the run lives in the folder `out` + ".training", with a
-    checkpoint after an epoch, at most one a minute, or after every epoch and every `checkpoint_steps` steps if set; an interrupted run goes on from there with
-    `if_exists="resume"`.
+    checkpoint after an epoch, at most one a minute, or after every epoch and every `checkpoint_steps` steps if set; an
+    interrupted run goes on from there with `if_exists="resume"`.
 
     With dev data the dense model is evaluated on them after every epoch. Each stage keeps its best epoch by
     `dev_metric`: stage 2 starts from stage 1's, and stage 2's is the model. Held-out texts tell the best epochs in the
@@ -73,8 +73,8 @@ def train_model(
             is there already stays until the new one is whole.
         check_memory: whether a run is refused whose estimated memory is more than there is; see `dry_run`.
         log_dir: a folder for TensorBoard's event files: loss, learning rate and seconds of every step, dev metrics.
-        on_epoch: called after every epoch, when its checkpoint is written if there is one; after a resume once more for the epoch of
-            the checkpoint, since the call may have been what was interrupted.
+        on_epoch: called after every epoch, when its checkpoint is written if there is one; after a resume once more for
+            the epoch of the checkpoint, since the call may have been what was interrupted.
         on_line: called with lines for people: what is done, how long it took, and how good it is.
 
     Several processes that `torchrun` starts train together on CPUs: each calls this with the same arguments and takes
