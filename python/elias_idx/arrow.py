@@ -80,7 +80,7 @@ class Scorer:
         dtype: what label weights are converted to, in the memory of each process, when the model is opened; by default
             they are used as they are stored.
         fusion: whether scores are those of the fusion, in a model that has one.
-        calibrated: whether scores are given as probabilities, which `min_score` is then compared to, by a model that has
+        calibrated: whether scores are probabilities, which `min_score` is then compared to, by a model that has
             a calibration; see `Predictor.calibrate`. Not for embeddings of a model that takes texts.
         on_error: what happens to a row that is null, of the wrong length, not UTF-8 or not finite: "raise" raises a
             `BadRowError`, "null" gives it null for labels and scores.

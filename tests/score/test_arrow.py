@@ -88,8 +88,8 @@ def test_probabilities_need_a_calibration_and_texts(folder):
     with pytest.raises(ConfigError, match="no calibration"):
         Scorer(folder / "model", calibrated=True).schema(text_table(1).schema)
     for name in ("index", "model"):
+        scorer = Scorer(folder / name, embedding_column="embedding", calibrated=True)
         with pytest.raises(ConfigError, match="where embeddings are scored"):
-            scorer = Scorer(folder / name, embedding_column="embedding", calibrated=True)
             scorer.schema(pa.schema({"embedding": pa.list_(pa.float32())}))
 
 
