@@ -63,7 +63,9 @@ _Gradients: TypeAlias = tuple[_I64, _F32, _F32]
 _Mode: TypeAlias = Literal["evaluate", "collect", "apply"]
 
 # Label counts, ranker, label texts, co-occurrence, neighbours of new labels.
-_NewEvidence: TypeAlias = tuple[_U32 | None, tuple[_Csr, _F32] | None, _Csr | None, _Csr | None, tuple[_Csr, _Csr] | None]
+_NewEvidence: TypeAlias = tuple[
+    _U32 | None, tuple[_Csr, _F32] | None, _Csr | None, _Csr | None, tuple[_Csr, _Csr] | None
+]
 
 # Trees: offsets, columns, thresholds, children, values.
 _Trees: TypeAlias = tuple[_I64, _I32, _F32, _I32, _F32]
