@@ -69,10 +69,7 @@ def new_evidence(fusion: FusionParts, old: Array, labels: Array, num_old_texts: 
         ranker=(sp.csr_matrix(fusion.ranker[labels]), fusion.ranker_bias[labels]),
         label_texts=sp.csr_matrix(fusion.label_texts[labels]),
         cooccurrence=sp.csr_matrix(cooccurrence),
-        neighbours=(
-            sp.csr_matrix(fusion.texts[num_old_texts:]),
-            sp.csr_matrix(fusion.text_labels[num_old_texts:, both]),
-        ),
+        neighbours=(sp.csr_matrix(texts), sp.csr_matrix(has)),
     )
 
 

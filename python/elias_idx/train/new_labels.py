@@ -32,8 +32,8 @@ MIN_SHARE = 0.1
 # Texts without a label that its classifier learns to tell from its own: those that are most like these.
 NEGATIVES = 100
 # What a squared weight of a classifier costs, beside the losses of its texts.
-RIDGE = 1.0
-STEPS = 50
+RIDGE = 0.3
+STEPS = 100
 
 Array = npt.NDArray[np.float32]
 
