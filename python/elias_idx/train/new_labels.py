@@ -128,7 +128,8 @@ def classifiers(index: Index, texts: NewTexts) -> tuple[Array, Array]:
         own = by_label.indices[by_label.indptr[label] : by_label.indptr[label + 1]]
         likeness = points @ points[own].mean(0)
         likeness[own] = -np.inf
-        others = np.argsort(-likeness)[: min(NEGATIVES, len(points) - len(own))]
+        count = min(NEGATIVES, len(points) - len(own))
+        others = np.argpartition(-likeness, count)[:count]
         weights[label] = _fitted(points[own], points[others], bias)
     return weights, np.full(len(weights), bias, np.float32)
 
@@ -200,7 +201,7 @@ def _checked_names(model: Model, texts_by_label: Mapping[str, Inputs]) -> list[s
     names = list(texts_by_label)
     if not names:
         raise DataError("there are no labels to add")
-    known = set(model.index.label_names or ())
+    known = set(model._check_names())
     for name, texts in texts_by_label.items():
         if name in known:
             raise DataError(f"the model has the label {name!r}: remove it first, or train again")

@@ -221,3 +221,56 @@ fn changed_names(names: &LabelNames, change: &Change<'_>) -> Result<LabelNames> 
     }
     LabelNames::new(&all)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::IndexParts;
+
+    fn index() -> Index {
+        let names = LabelNames::new(&["a", "b", "c"]).unwrap();
+        Index::build(&IndexParts {
+            num_labels: 3,
+            num_clusters: 2,
+            dim: 1,
+            cluster_weights: &[1.0, -1.0],
+            cluster_bias: &[0.0; 2],
+            adjacency_offsets: &[0, 2, 4],
+            adjacency_labels: &[0, 1, 1, 2],
+            adjacency_weights: &[1.0, 0.5, 1.0, 0.25],
+            label_weights: &[1.0, 2.0, 3.0],
+            label_bias: &[0.5, 0.25, 0.0],
+            label_names: Some(&names),
+            ..IndexParts::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn ids_close_up_and_new_labels_follow() {
+        let removed = index().remove_labels(&[1], Destination::Memory).unwrap();
+        assert_eq!(removed.adjacency(), (&[0, 1, 2][..], &[0, 1][..], &[1.0, 0.25][..]));
+        let names = LabelNames::new(&["d"]).unwrap();
+        let edges =
+            SparseRows { offsets: &[0, 0, 1], columns: &[0], values: &[0.5], num_columns: 1 };
+        let evidence = NewEvidence::default();
+        let (weights, bias) = (&[4.0][..], &[-1.0][..]);
+        let new = NewLabels { weights, bias, edges, names: Some(&names), evidence };
+        let added = removed.add_labels(&new, Destination::Memory).unwrap();
+        assert_eq!(added.adjacency(), (&[0, 1, 3][..], &[0, 2, 1][..], &[1.0, 0.5, 0.25][..]));
+        assert_eq!(added.label_bias(), [0.5, 0.0, -1.0]);
+        let all: Vec<&str> =
+            (0..3).map(|label| added.label_names().unwrap().get(label).unwrap()).collect();
+        assert_eq!(all, ["a", "c", "d"]);
+        added.verify().unwrap();
+    }
+
+    #[test]
+    fn an_index_keeps_a_label() {
+        let error = index().remove_labels(&[0, 2, 1], Destination::Memory).err().unwrap();
+        assert_eq!(
+            error.to_string(),
+            "an index has at least one label: these are all that there are"
+        );
+    }
+}
