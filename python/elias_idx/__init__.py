@@ -7,6 +7,7 @@ the extra `elias_idx[text]` and are imported when they are first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from elias_idx._change import NewEvidence
 from elias_idx._core import EliasIdxError, FormatError, LabelFilter, __version__, instruction_set
 from elias_idx._fusion import EVIDENCE, Evidence, FusionTrees
 from elias_idx.index import Index
@@ -43,6 +44,7 @@ __all__ = [
     "LabelNames",
     "LabelPath",
     "Model",
+    "NewEvidence",
     "SearchResult",
     "ShortlistResult",
     "__version__",

@@ -5,7 +5,7 @@ Shapes: Q queries, D dim, C clusters, L labels, nnz edges of the adjacency.
 
 import operator
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,6 +194,30 @@ def _as_names(labels: Any) -> list[str] | None:
         if not isinstance(label, str):
             raise TypeError(f"labels[{at}] must be a name, as others are, got {type(label).__name__}")
     return labels
+
+
+def check_mask(mask: BoolArray, num_labels: int) -> None:
+    """Refuses a mask of another number of labels with a ValueError."""
+    if len(mask) != num_labels:
+        raise ValueError(f"a boolean mask must have {num_labels} values, one a label, got {len(mask)}")
+
+
+def as_name_list(argument: str, names: Sequence[str], num_labels: int) -> list[str]:
+    """The names of so many labels as a list.
+
+    Raises:
+        TypeError: one that is no string, or a single string.
+        ValueError: another number of names.
+    """
+    if isinstance(names, (str, bytes)):
+        raise TypeError(f"{argument} must be a sequence of strings, got one {type(names).__name__}")
+    listed = list(names)
+    for label, name in enumerate(listed):
+        if not isinstance(name, str):
+            raise TypeError(f"{argument}[{label}] must be a str, got {type(name).__name__}")
+    if len(listed) != num_labels:
+        raise ValueError(f"{argument} must have {num_labels} names, one a label, got {len(listed)}")
+    return listed
 
 
 def as_csr(adjacency: Any, shape: tuple[int, int]) -> Csr:

@@ -62,6 +62,11 @@ _Ragged: TypeAlias = tuple[_I64, _I64, _F32]
 _Gradients: TypeAlias = tuple[_I64, _F32, _F32]
 _Mode: TypeAlias = Literal["evaluate", "collect", "apply"]
 
+# Label counts, ranker, label texts, co-occurrence, neighbours of new labels.
+_NewEvidence: TypeAlias = tuple[
+    _U32 | None, tuple[_Csr, _F32] | None, _Csr | None, _Csr | None, tuple[_Csr, _Csr] | None
+]
+
 # Trees: offsets, columns, thresholds, children, values.
 _Trees: TypeAlias = tuple[_I64, _I32, _F32, _I32, _F32]
 
@@ -91,6 +96,15 @@ class Index:
     def to_files(self) -> dict[str, bytes]: ...
     def save(self, path: str | os.PathLike[str], overwrite: bool) -> None: ...
     def quantize(self, dtype: str, screen: bool, path: str | os.PathLike[str] | None, overwrite: bool) -> Index: ...
+    def remove_labels(self, labels: _I64, path: str | os.PathLike[str] | None, overwrite: bool) -> Index: ...
+    def add_labels(
+        self,
+        dense: tuple[_F32, _F32, _Csr],
+        names: list[str] | None,
+        evidence: _NewEvidence,
+        path: str | os.PathLike[str] | None,
+        overwrite: bool,
+    ) -> Index: ...
     def verify(self) -> None: ...
     def search(
         self,

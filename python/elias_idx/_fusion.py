@@ -102,9 +102,9 @@ class WithFusion:
                 features,
                 _arrays.as_count("num_candidates", num_candidates),
                 _arrays.as_count("num_neighbours", num_neighbours),
-                _as_counts(label_counts),
-                None if ranker is None else _as_ranker(ranker, shape),
-                None if neighbours is None else _as_neighbours(neighbours, features, num_labels),
+                as_counts(label_counts),
+                None if ranker is None else as_ranker(ranker, shape),
+                None if neighbours is None else as_neighbours(neighbours, features, num_labels),
                 None if label_texts is None else _arrays.as_sparse("label_texts", label_texts, shape),
                 None
                 if cooccurrence is None
@@ -224,20 +224,20 @@ def _as_count(name: str, value: int | None) -> int | None:
     return None if value is None else _arrays.as_count(name, value)
 
 
-def _as_counts(label_counts: npt.ArrayLike) -> npt.NDArray[np.uint32]:
+def as_counts(label_counts: npt.ArrayLike) -> npt.NDArray[np.uint32]:
     counts = _arrays.to_int64("label_counts", _arrays.as_array("label_counts", label_counts, ndim=(1,)))
     if counts.size and not (counts.min() >= 0 and counts.max() < 2**32):
         raise ValueError("label_counts must be from 0 to 2**32 - 1")
     return counts.astype(np.uint32)
 
 
-def _as_ranker(ranker: Any, shape: tuple[int, int]) -> tuple[SparseArrays, FloatArray]:
+def as_ranker(ranker: Any, shape: tuple[int, int]) -> tuple[SparseArrays, FloatArray]:
     weights, bias = _as_pair("ranker", ranker, "(weights, bias)")
     biases = _arrays.to_float32("the ranker's bias", _arrays.as_array("the ranker's bias", bias, ndim=(1,)))
     return _arrays.as_sparse("ranker", weights, shape), biases
 
 
-def _as_neighbours(neighbours: Any, num_features: int, num_labels: int) -> tuple[SparseArrays, SparseArrays]:
+def as_neighbours(neighbours: Any, num_features: int, num_labels: int) -> tuple[SparseArrays, SparseArrays]:
     features, labels = _as_pair("neighbours", neighbours, "(features, labels)")
     num_texts = _arrays.num_rows("the neighbours' features", features)
     return (

@@ -213,6 +213,30 @@ class Ensemble(Predictor):
         assert isinstance(loaded, Ensemble)
         return loaded
 
+    def remove_labels(self, labels: Any) -> Ensemble:
+        """Makes the same ensemble without some labels, in each member that knows them; as `Model.remove_labels`.
+
+        Raises:
+            ValueError: as `Index.remove_labels`, or a member would have no label left.
+            TypeError: as `Index.remove_labels`.
+        """
+        pairs = zip(self.members, self._indexes.by_member(labels), strict=True)
+        made = Ensemble([member.remove_labels(own) for member, own in pairs])
+        return made.with_calibration(self.calibration)
+
+    def add_labels(
+        self,
+        texts_by_label: Mapping[str, Inputs],
+        *,
+        other_texts: Inputs | None = None,
+        label_texts: Mapping[str, str] | None = None,
+        num_threads: int | None = None,
+    ) -> Ensemble:
+        """Makes the same ensemble with more labels, in each member; as `Model.add_labels`."""
+        options: dict[str, Any] = {"label_texts": label_texts, "num_threads": num_threads}
+        made = [member.add_labels(texts_by_label, other_texts=other_texts, **options) for member in self.members]
+        return Ensemble(made).with_calibration(self.calibration)
+
     def _save(self, path: str | PathLike[str], overwrite: bool, write: Callable[[Model, Path], object]) -> None:
         with new_folder(Path(path).absolute(), overwrite) as folder:
             (folder / "members").mkdir()

@@ -234,20 +234,25 @@ class EnsembleIndex:
 
     def label_filter(self, labels: Any) -> EnsembleFilter:
         """Makes a filter of labels for searches; as `Index.label_filter`, with this ensemble's ids, names or mask."""
+        ids = self._label_ids(labels)
+        filters = [index.label_filter(own) for index, own in zip(self.indexes, self.by_member(ids), strict=True)]
+        return EnsembleFilter(tuple(filters), len(ids))
+
+    def by_member(self, labels: Any) -> list[IntArray]:
+        """For each member its ids of some labels, those that it knows; they are given as to `label_filter`."""
+        ids = self._label_ids(labels)
+        own = [self._of_member(member, ids) for member in range(len(self.indexes))]
+        return [known[known >= 0] for known in own]
+
+    def _label_ids(self, labels: Any) -> IntArray:
+        """The ids of labels, each once, that are given by ids, names or a mask."""
         given = _arrays.as_labels(labels)
         if isinstance(given, list):
-            ids = self._ids(given)
-        elif given.dtype == bool:
-            if len(given) != self.num_labels:
-                raise ValueError(f"a boolean mask must have {self.num_labels} values, one a label, got {len(given)}")
-            ids = np.flatnonzero(given)
-        else:
-            ids = np.unique(_arrays.as_label_ids(given, self.num_labels, lowest=0))
-        filters = []
-        for member, index in enumerate(self.indexes):
-            own = self._of_member(member, ids)
-            filters.append(index.label_filter(own[own >= 0]))
-        return EnsembleFilter(tuple(filters), len(ids))
+            return self._ids(given)
+        if given.dtype != bool:
+            return np.unique(_arrays.as_label_ids(given, self.num_labels, lowest=0))
+        _arrays.check_mask(given, self.num_labels)
+        return np.flatnonzero(given)
 
     def _ids(self, names: list[str]) -> IntArray:
         """The ids of labels, each once, by name."""

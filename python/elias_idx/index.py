@@ -17,6 +17,7 @@ import numpy.typing as npt
 from elias_idx import _arrays
 from elias_idx import _core as core
 from elias_idx._arrays import FloatArray, IntArray
+from elias_idx._change import WithChanges
 from elias_idx._core import LabelFilter
 from elias_idx._explain import Sizes, explanation
 from elias_idx._fusion import WithFusion
@@ -39,7 +40,7 @@ Dtype: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 """What label classifiers can be stored as."""
 
 
-class Index(WithFusion):
+class Index(WithFusion, WithChanges):
     """A learned search index over labels (ELIAS, Gupta et al. 2022); immutable and thread-safe.
 
     Made by `Index.build` or `Index.load`. Searches run outside the GIL, with the help of one pool of threads
@@ -120,7 +121,7 @@ class Index(WithFusion):
             (len(cluster_biases), len(label_biases)),
             None if projection is None else projection.shape,
         )
-        names = None if label_names is None else _as_names(label_names, len(labels))
+        names = None if label_names is None else _arrays.as_name_list("label_names", label_names, len(labels))
         csr = _arrays.as_csr(adjacency, (len(clusters), len(labels)))
         with core.IndexWriter(
             _arrays.to_float32("cluster_weights", clusters),
@@ -389,8 +390,7 @@ class Index(WithFusion):
             return self._core.label_filter(self._core.find_labels(given))
         if given.dtype != bool:
             return self._core.label_filter(given)
-        if len(given) != self.num_labels:
-            raise ValueError(f"a boolean mask must have {self.num_labels} values, one a label, got {len(given)}")
+        _arrays.check_mask(given, self.num_labels)
         return self._core.label_filter_of_mask(np.ascontiguousarray(given))
 
     def explain(
@@ -687,18 +687,6 @@ def _check_shapes(
     if projection is not None and projection != (labels[1], clusters[1]):
         expected = [labels[1], clusters[1]]
         raise ValueError(f"label_projection must be [label dim, dim] = {expected}, got {list(projection)}")
-
-
-def _as_names(names: Sequence[str], num_labels: int) -> list[str]:
-    if isinstance(names, (str, bytes)):
-        raise TypeError(f"label_names must be a sequence of strings, got one {type(names).__name__}")
-    listed = list(names)
-    for label, name in enumerate(listed):
-        if not isinstance(name, str):
-            raise TypeError(f"label_names[{label}] must be a str, got {type(name).__name__}")
-    if len(listed) != num_labels:
-        raise ValueError(f"label_names must have {num_labels} names, one a label, got {len(listed)}")
-    return listed
 
 
 def _as_dtype(dtype: Any) -> str:

@@ -35,7 +35,7 @@ from elias_idx._wording import counted, shortened
 from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
-from elias_idx.errors import FormatError
+from elias_idx.errors import FormatError, MissingExtraError
 from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
@@ -187,6 +187,52 @@ class Model(Predictor):
             Path(path).absolute(), overwrite, lambda folder: self.index.quantize(dtype, screen=screen, path=folder)
         )
         return load_single(path)
+
+    def remove_labels(self, labels: Any) -> Model:
+        """Makes the same model without some labels; see `Index.remove_labels`. The calibration stays.
+
+        Args:
+            labels: names or ids of the labels to remove, or a boolean mask [L].
+
+        Raises:
+            ValueError: as `Index.remove_labels`.
+            TypeError: likewise.
+        """
+        index = self.index.remove_labels(labels)
+        counts = np.delete(self.label_counts, self.index._label_ids(labels))
+        return replace(self, index=index, label_counts=counts, path=None)
+
+    def add_labels(
+        self,
+        texts_by_label: Mapping[str, Inputs],
+        *,
+        other_texts: Inputs | None = None,
+        label_texts: Mapping[str, str] | None = None,
+        num_threads: int | None = None,
+    ) -> Model:
+        """Makes the same model with more labels, without training again; see docs/labels.md for how good that is.
+
+        New labels hang on the clusters that their examples reach, have classifiers that tell these from similar texts,
+        and examples vote for them. All that is known of other labels stays as it is, and so do encoder, fusion and
+        calibration. Needs the extra `elias_idx[train]`.
+
+        Args:
+            texts_by_label: one or more examples of each new label, by its name: texts, or what else the model takes.
+                A text may stand under several labels.
+            other_texts: texts without any of the new labels, such as those that the model was trained on: what the new
+                labels are told from. Without them that is the other new labels' examples alone.
+            label_texts: what new labels are called, for a model that was trained with labels' texts.
+            num_threads: CPU threads at most; by default all that the process may use.
+
+        Raises:
+            DataError: there are no labels, one is known, or one has no example; the texts are not what the model takes.
+            MissingExtraError: packages for training are missing.
+        """
+        try:
+            from elias_idx.train.new_labels import with_new_labels
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(str(error.name), "train") from error
+        return with_new_labels(self, texts_by_label, other_texts, label_texts or {}, num_threads)
 
     def _save(self, path: Path, overwrite: bool, write_index: Callable[[Path], object]) -> None:
         with new_folder(path, overwrite) as folder:

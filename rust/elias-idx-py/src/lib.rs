@@ -3,6 +3,7 @@
 //! Arguments arrive normalised by the Python package (contiguous arrays of fixed dtypes); what can
 //! be wrong with their contents is checked by the core. Work runs detached from the interpreter.
 
+mod change;
 mod cluster;
 mod ensemble;
 mod errors;
@@ -91,6 +92,37 @@ impl Index {
             .detach(|| self.0.quantize(dtype, screen, destination(path.as_deref(), overwrite)))
             .map_err(raise)?;
         Ok(Self(quantized))
+    }
+
+    /// The same index without some labels, in memory or mapped from `path`.
+    #[pyo3(signature = (labels, path, overwrite))]
+    fn remove_labels(
+        &self,
+        py: Python<'_>,
+        labels: PyReadonlyArray1<'_, i64>,
+        path: Option<PathBuf>,
+        overwrite: bool,
+    ) -> PyResult<Self> {
+        let labels = labels.as_slice()?;
+        let destination = destination(path.as_deref(), overwrite);
+        py.detach(|| self.0.remove_labels(labels, destination)).map(Self).map_err(raise)
+    }
+
+    /// The same index with more labels, in memory or mapped from `path`.
+    #[pyo3(signature = (dense, names, evidence, path, overwrite))]
+    fn add_labels(
+        &self,
+        py: Python<'_>,
+        dense: change::Dense<'_>,
+        names: Option<&Bound<'_, PyList>>,
+        evidence: change::Evidence<'_>,
+        path: Option<PathBuf>,
+        overwrite: bool,
+    ) -> PyResult<Self> {
+        let names = names.map(read_label_names).transpose()?;
+        let new = change::new_labels(&dense, names.as_ref(), &evidence)?;
+        let destination = destination(path.as_deref(), overwrite);
+        py.detach(|| self.0.add_labels(&new, destination)).map(Self).map_err(raise)
     }
 
     /// Writes a folder.

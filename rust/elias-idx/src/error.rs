@@ -206,6 +206,9 @@ pub enum ArgumentError {
         /// L.
         num_labels: usize,
     },
+    /// All labels would be gone.
+    #[error("an index has at least one label: these are all that there are")]
+    NoLabelsLeft,
     /// Blocks of n-grams, or their parts, aren't proper.
     #[error("{0}")]
     BadFeatures(String),

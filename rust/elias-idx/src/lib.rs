@@ -32,7 +32,7 @@ mod storage;
 mod threads;
 pub mod train;
 
-pub use build::{IndexParts, IndexWriter};
+pub use build::{IndexParts, IndexWriter, NewEvidence, NewLabels};
 pub use cluster::{ClusterOptions, LabelFeatures, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};

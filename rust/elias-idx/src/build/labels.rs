@@ -80,17 +80,39 @@ impl LabelWriter {
         Ok(())
     }
 
-    /// Takes all rows of another index.
-    pub(crate) fn push_all(&mut self, rows: ExactRows<'_>, bias: &[f32]) -> Result<()> {
-        let block_rows = self.block_rows();
-        let mut block = Vec::new();
-        for (number, bias) in bias.chunks(block_rows).enumerate() {
-            block.resize(bias.len() * self.cols, 0.0);
-            for (row, out) in block.chunks_mut(self.cols).enumerate() {
-                rows.copy_row(number * block_rows + row, out);
+    /// Takes rows of another index, of these labels, and their biases. Codes that are all there is stay as they are.
+    pub(crate) fn push_from(
+        &mut self,
+        rows: ExactRows<'_>,
+        bias: &[f32],
+        labels: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let (mut block, mut biases) = (Vec::new(), Vec::new());
+        for label in labels {
+            if let ExactRows::Int8(coded) = rows {
+                self.push_codes(coded.codes.row(label), coded.meta[label])?;
+                continue;
             }
-            self.push(&block, bias)?;
+            block.resize(block.len() + self.cols, 0.0);
+            let start = block.len() - self.cols;
+            rows.copy_row(label, &mut block[start..]);
+            biases.push(bias[label]);
+            if biases.len() == self.block_rows() {
+                self.push(&block, &biases)?;
+                block.clear();
+                biases.clear();
+            }
         }
+        self.push(&block, &biases)
+    }
+
+    /// Takes a row of codes, for an index that has nothing else.
+    fn push_codes(&mut self, codes: &[i8], meta: RowMeta) -> Result<()> {
+        let writer = self.codes.as_mut().expect("an index of codes has them");
+        writer.codes.push(codes)?;
+        writer.meta.push::<f32>(bytemuck::cast_slice(&[meta]))?;
+        self.bias.push(&[meta.bias])?;
+        self.row += 1;
         Ok(())
     }
 

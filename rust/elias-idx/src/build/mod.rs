@@ -2,6 +2,7 @@
 //! folder that is written as they come.
 
 mod adjacency;
+mod change;
 mod clusters;
 mod labels;
 
@@ -16,6 +17,8 @@ use crate::matrix::{MAX_IDS, MatrixView, check_finite};
 use crate::quantize::MAX_COLS;
 use adjacency::AdjacencyWriter;
 pub(crate) use adjacency::check_offsets;
+pub(crate) use change::Change;
+pub use change::{NewEvidence, NewLabels};
 use labels::LabelWriter;
 
 /// What an index is built from; matrices are row after row.
@@ -137,7 +140,7 @@ impl Index {
                 self.files().verify_tensor(name)?;
             }
             let mut labels = LabelWriter::new(&store, dims, dtype, screen)?;
-            labels.push_all(self.exact_rows(), self.label_bias())?;
+            labels.push_from(self.exact_rows(), self.label_bias(), 0..dims.num_labels)?;
             labels.finish(&mut store)?;
         }
         finish(store, dims, self.defaults(), self.files().manifest.fusion.clone(), dtype)
@@ -196,9 +199,7 @@ impl IndexWriter {
             clusters::write_screen(&mut store, weights, bias)?;
         }
         if let Some(names) = parts.label_names {
-            let (offsets, bytes) = (names.offsets.as_slice(), names.bytes.as_slice());
-            store.put(schema::LABEL_NAME_OFFSETS, &[offsets.len()], offsets)?;
-            store.put(schema::LABEL_NAME_BYTES, &[bytes.len()], bytes)?;
+            put_names(&mut store, names)?;
         }
         let labels = LabelWriter::new(&store, dims, parts.dtype, screen)?;
         let (defaults, dtype) = (parts.defaults, parts.dtype);
@@ -292,6 +293,12 @@ fn check_length(
     cols: usize,
 ) -> Result<(), ArgumentError> {
     check_len(name, received, rows.saturating_mul(cols))
+}
+
+fn put_names(store: &mut Store, names: &LabelNames) -> Result<()> {
+    let (offsets, bytes) = (names.offsets.as_slice(), names.bytes.as_slice());
+    store.put(schema::LABEL_NAME_OFFSETS, &[offsets.len()], offsets)?;
+    store.put(schema::LABEL_NAME_BYTES, &[bytes.len()], bytes)
 }
 
 fn put_matrix(

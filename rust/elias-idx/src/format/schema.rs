@@ -124,6 +124,21 @@ const OF_ANY_DTYPE: [&str; 8] = [
     LABEL_NAME_BYTES,
 ];
 
+/// Tensors that depend on which labels there are.
+pub(crate) fn is_of_labels(name: &str) -> bool {
+    const ANY_LABELS: [&str; 5] =
+        [CLUSTER_WEIGHTS, CLUSTER_BIAS, LABEL_PROJECTION, CLUSTER_PANELS, CLUSTER_PANEL_META];
+    tensors().any(|known| known == name)
+        && !ANY_LABELS.contains(&name)
+        && !FUSION_TENSORS.contains(&name)
+        && !is_of_texts(name)
+}
+
+/// Tensors that depend on the training texts that vote, but not on their labels.
+pub(crate) fn is_of_texts(name: &str) -> bool {
+    [NEIGHBOURS.offsets, NEIGHBOURS.columns, NEIGHBOURS.values].contains(&name)
+}
+
 /// A Rust type that tensors are stored as.
 pub(crate) trait Element: bytemuck::Pod {
     /// Its name in safetensors.

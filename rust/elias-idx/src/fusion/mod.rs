@@ -9,6 +9,7 @@
 
 mod build;
 mod candidates;
+mod change;
 mod evidence;
 mod neighbours;
 mod places;

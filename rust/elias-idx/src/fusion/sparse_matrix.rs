@@ -138,3 +138,50 @@ impl SparseMatrix {
         store.put(names.values, &[rows.values.len()], rows.values)
     }
 }
+
+/// A row of a sparse matrix in the making.
+#[derive(Default)]
+pub(crate) struct NewRow {
+    /// Ascending.
+    pub(crate) columns: Vec<u32>,
+    /// As many, or none for a matrix that has no values.
+    pub(crate) values: Vec<f32>,
+}
+
+impl NewRow {
+    fn clear(&mut self) {
+        self.columns.clear();
+        self.values.clear();
+    }
+}
+
+/// Writes rows that are made one after the other, each twice: once to count its entries. `names` are those of offsets,
+/// columns and, if there are any, values.
+pub(crate) fn put_made(
+    store: &mut Store,
+    names: (&'static str, &'static str, Option<&'static str>),
+    num_rows: usize,
+    make: impl Fn(usize, &mut NewRow),
+) -> Result<()> {
+    let mut row = NewRow::default();
+    let mut offsets = vec![0_u64];
+    for number in 0..num_rows {
+        row.clear();
+        make(number, &mut row);
+        offsets.push(offsets[number] + row.columns.len() as u64);
+    }
+    let nnz = offsets[num_rows] as usize;
+    store.put(names.0, &[offsets.len()], &offsets)?;
+    let mut columns = store.tensor::<u32>(names.1, &[nnz])?;
+    let mut values = names.2.map(|name| store.tensor::<f32>(name, &[nnz])).transpose()?;
+    for number in 0..num_rows {
+        row.clear();
+        make(number, &mut row);
+        columns.push(&row.columns)?;
+        if let Some(values) = &mut values {
+            values.push(&row.values)?;
+        }
+    }
+    store.add(columns)?;
+    values.map_or(Ok(()), |values| store.add(values))
+}
