@@ -1,5 +1,6 @@
 """Calibration: scores become probabilities, which survive with the model."""
 
+import json
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from elias_idx import Ensemble, Index, Model
 from elias_idx.calibration import Calibration, ScoredPairs, cross_calibrated, reliability
 from elias_idx.cli.calibrate import calibrate
+from elias_idx.cli.commands import cli
 from elias_idx.data import TrainingSet, write_rows
 from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.files import save_tensors
@@ -195,3 +197,16 @@ def test_the_command_calibrates_in_place_and_draws(saved, tmp_path):
     for expected in (0, 1):  # the second time there is something
         assert CliRunner().invoke(calibrate, [*args[:2], "--out", out]).exit_code == expected
     assert Model.load(out).has_calibration
+
+
+def test_the_commands_know_calibrations(saved, calibrated, tmp_path):
+    calibrated.save(tmp_path / "calibrated")
+    rows = tmp_path / "rows.jsonl"
+    write_rows(rows, ({"text": text} for text in OTHER_TEXTS[:9]))
+    args = [str(tmp_path / "calibrated"), str(rows), "--out", "-", "--k", "3", "--calibrated"]
+    result = CliRunner().invoke(cli, ["predict", *args], catch_exceptions=False)
+    scores = [json.loads(line)["scores"] for line in result.stdout.splitlines()]
+    assert scores == calibrated.predict(OTHER_TEXTS[:9], 3, calibrated=True).scores
+    for model, answer in [(saved, "no"), (tmp_path / "calibrated", "yes")]:
+        shown = CliRunner().invoke(cli, ["info", str(model)], catch_exceptions=False).output
+        assert re.search(r"^calibrated  (\w+)", shown, re.MULTILINE)[1] == answer

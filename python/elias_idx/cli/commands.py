@@ -240,6 +240,7 @@ Examples:
 )
 @click.option("--allow", type=_FILE, help="the only labels to predict: a text file with a name a line")
 @click.option("--min-score", type=float, help="labels with a lower score are left out")
+@click.option("--calibrated", is_flag=True, help="probabilities as scores, of a model with a calibration")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @explained
 def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite: bool, **options: Any) -> None:
@@ -445,6 +446,7 @@ def _echo_model(path: Path, model: Model) -> None:
     click.echo(f"model       {path}")
     click.echo(f"encoder     {model.encoder.kind}, {model.encoder.dim} dimensions")
     click.echo(f"trained on  {model.num_training_texts:,} rows")
+    click.echo(f"calibrated  {'yes: --calibrated gives probabilities' if model.has_calibration else 'no'}")
     _echo_index(model.index)
     for name, value in model.settings.items():
         click.echo(f"  {name} = {value}")
