@@ -132,9 +132,29 @@ class Model(Predictor):
         """A copy with another calibration, or without one."""
         return replace(self, calibration=fitted)
 
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
-        embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
-        return self.index.search(embeddings, k, num_threads=num_threads, sparse=sparse, **options)
+    def with_defaults(
+        self,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_candidates: int | None = None,
+    ) -> Self:
+        """Makes the same model with other sizes that it searches with unless told otherwise.
+
+        Args and errors are those of `Index.with_defaults`. A calibration stays, although it was fitted to the scores of
+        the sizes before, which differ a little: calibrate again.
+        """
+        return replace(self, index=self.index.with_defaults(beam_size, shortlist_size, num_candidates), path=None)
+
+    def _queries(
+        self, texts: Inputs, num_threads: int | None, fusion: bool
+    ) -> tuple[npt.NDArray[np.float32], sp.csr_matrix | None]:
+        return self.vectorise(texts, num_threads, fusion=fusion)
+
+    def _search_for(
+        self, queries: tuple[npt.NDArray[np.float32], sp.csr_matrix | None], k: int, **options: Any
+    ) -> SearchResult:
+        embeddings, sparse = queries
+        return self.index.search(embeddings, k, sparse=sparse, **options)
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", path={shortened(self.path)!r}"
