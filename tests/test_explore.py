@@ -1,13 +1,16 @@
 """The page's contents as HTML: escaped, and what the model says. `test_explore_page.py` looks at it in a browser."""
 
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from elias_idx import Model
+from elias_idx import Ensemble, Model
+from elias_idx.cli.explore import explore
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, DataError, FormatError
 from elias_idx.explore.clusters import hanging, related, top_labels
@@ -139,6 +142,14 @@ def test_models_without_texts(tmp_path):
         Explorer(train_model(TrainingSet(features, labels), tmp_path / "features", TINY))
 
 
+def test_without_gradio_the_command_says_what_to_install(fused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "elias_idx.explore.page", raising=False)
+    result = CliRunner().invoke(explore, [str(fused.path)])
+    assert result.exit_code == 1
+    assert "pip install 'elias_idx[explore]'" in result.output
+
+
 # What clusters hold.
 
 
@@ -193,8 +204,6 @@ def test_top_labels_by_weight_then_frequency(parts):
 
 
 def test_models_are_single_ones(fused, tmp_path):
-    from elias_idx import Ensemble
-
     Ensemble([fused, fused]).save(tmp_path / "ensemble")
     with pytest.raises(FormatError, match="an ensemble, not a single model"):
         load_single(tmp_path / "ensemble")

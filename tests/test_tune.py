@@ -17,7 +17,7 @@ from elias_idx.data import TrainingSet, write_rows
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.train import train_model
 from elias_idx.tune import METRICS, Grid, Measured, Setting, Sweep, cheapest, pareto_front, sweep
-from elias_idx.tune.sweep import current_setting, with_setting
+from elias_idx.tune.measure import current_setting, with_setting
 from elias_idx.tune.table import lines
 from helpers_training import TINY, topic_texts
 
@@ -266,5 +266,26 @@ def test_times_take_turns(model, monkeypatch):
         return original(self, queries, k, **options)
 
     monkeypatch.setattr(Model, "_search_for", searched)
-    sweep(model, DEV, Grid((1, 2, 3), (5,), dtypes=("float32",)), rounds=2)
-    assert order == [1, 2, 3] * 3
+    sweep(model, DEV, Grid((1, 2, 3), (5,), dtypes=("float32",)), rounds=8)
+    rounds = [order[start : start + 3] for start in range(0, len(order), 3)]
+    assert len(rounds) == 9  # one for the metrics
+    assert all(sorted(each) == [1, 2, 3] for each in rounds)
+    assert len({tuple(each) for each in rounds}) > 2
+
+
+def test_the_least_time_of_each_block_counts(model, monkeypatch):
+    """What disturbs one search of many changes nothing."""
+    monkeypatch.setattr("elias_idx.tune.measure._BLOCK", 20)
+    now, calls = [0.0], itertools.count()
+    original = Model._search_for
+
+    def searched(self, queries, k, **options):
+        # The first is for the metrics; then there are three rounds of five blocks, of which some are disturbed.
+        turn, block = divmod(next(calls) - 1, 5)
+        now[0] += len(queries[0]) * 1e-3 + (5.0 if block % 3 == turn else 0.0)
+        return original(self, queries, k, **options)
+
+    monkeypatch.setattr(Model, "_search_for", searched)
+    monkeypatch.setattr("elias_idx.tune.measure.perf_counter", lambda: now[0])
+    found = sweep(model, DEV, Grid((1,), (5,), dtypes=("float32",)), rounds=3)
+    assert found.results[0].microseconds == pytest.approx(1000)

@@ -16,7 +16,7 @@ from elias_idx.errors import DataError
 from elias_idx.index import Dtype
 from elias_idx.model import Model
 from elias_idx.tune import Grid, Setting, Sweep, cheapest, sweep
-from elias_idx.tune.sweep import with_setting
+from elias_idx.tune.measure import with_setting
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from elias_idx.tune.sweep import METRICS, Measured
+from elias_idx.tune.measure import METRICS, Measured
 
 # Times are compared in steps of this factor: what differs by less differs by chance.
 _TIME_STEP = 1.02

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from elias_idx.tune.sweep import Measured, Setting, Sweep
+from elias_idx.tune.measure import Measured, Setting, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

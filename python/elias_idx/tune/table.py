@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from elias_idx._parts import described_parts
 from elias_idx._wording import counted
 from elias_idx.tune.choice import pareto_front
-from elias_idx.tune.sweep import METRICS, NUM_LABELS, Measured, Setting, Sweep
+from elias_idx.tune.measure import METRICS, NUM_LABELS, Measured, Setting, Sweep
 
 _MIB = 2**20
 

@@ -6,17 +6,18 @@ N texts.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx._arrays import as_count
 from elias_idx._parts import memory_by_part
-from elias_idx.data import TrainingSet
+from elias_idx.data import TrainingSet, num_rows
 from elias_idx.ensemble import Ensemble
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.index import Dtype, Index
@@ -37,9 +38,10 @@ _SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
     "bfloat16": ("int8",),
     "float16": ("int8",),
 }
-# Texts whose searches are timed: more would take longer and tell no more.
+# Texts whose searches are timed: more would take longer and tell no more. They are timed some at a time, since a short
+# time is the likelier one in which nothing else disturbed.
 _TIMED = 1024
-_T = TypeVar("_T")
+_BLOCK = 256
 
 
 class Setting(NamedTuple):
@@ -144,8 +146,8 @@ def sweep(
 ) -> Sweep:
     """Measures a model with each setting: how good it is, how long a search takes, how large its index is.
 
-    Settings take turns: each round times all of them, and the least time of a setting counts. Times are those of this
-    machine, and of whatever else it does. The index is in memory once for each dtype.
+    Settings take turns: each round times all of them, in another order, and the least time counts, of each 256 texts.
+    Times are those of this machine, and of whatever else it does. The index is in memory once for each dtype.
 
     Args:
         model: a model, or an ensemble, whose members all get the same settings.
@@ -154,7 +156,7 @@ def sweep(
         rounds: how often each setting is timed.
         max_texts: texts to measure on at most, a random choice of those that have labels.
         num_threads: as in `Index.search`.
-        on_search: called after every search for all texts, with the number of searches that are done and of all.
+        on_search: called whenever a setting was measured or timed, with how often that is done and will be.
 
     Raises:
         DataError: the inputs are not what the model takes, or it knows none of their labels.
@@ -168,26 +170,44 @@ def sweep(
     start = perf_counter()
     queries = model._queries(data.inputs, num_threads, fusion=True)
     encoding = (perf_counter() - start) / len(data)
-    timed = model._queries(data.inputs[:_TIMED], num_threads, fusion=True)
 
-    total = len(settings) * (1 + rounds)
-    calls = itertools.count(1)
+    total, calls = len(settings) * (1 + rounds), itertools.count(1)
 
-    def each(measure: Callable[[Setting], _T]) -> Iterator[_T]:
-        for setting in settings:
-            yield measure(setting)
-            if on_search is not None:
-                on_search(next(calls), total)
+    def tell() -> None:
+        if on_search is not None:
+            on_search(next(calls), total)
 
-    metrics = list(each(lambda setting: _metrics(variants.search(setting, queries), relevant)))
-    seconds = np.array([list(each(lambda setting: variants.seconds(setting, timed))) for _ in range(rounds)])
-    microseconds = 1e6 * seconds.min(0) / min(len(data), _TIMED)
+    metrics = []
+    for setting in settings:
+        metrics.append(_metrics(variants.search(setting, queries), relevant))
+        tell()
+    timed = data.inputs[:_TIMED]
+    blocks = [
+        model._queries(timed[start : start + _BLOCK], num_threads, fusion=True)
+        for start in range(0, num_rows(timed), _BLOCK)
+    ]
+    seconds = _seconds(variants, settings, blocks, rounds, tell)
+    microseconds = 1e6 * seconds / num_rows(timed)
     results = tuple(
         Measured(setting, found, float(time), variants.of_dtype[setting.dtype]._index.nbytes)
         for setting, found, time in zip(settings, metrics, microseconds, strict=True)
     )
     memory = {dtype: memory_by_part(indexes_of(variant)) for dtype, variant in variants.of_dtype.items()}
     return Sweep(results, current_setting(model), memory, 1e6 * encoding, len(data), num_threads)
+
+
+def _seconds(
+    variants: _Variants, settings: Sequence[Setting], blocks: Sequence[Any], rounds: int, tell: Callable[[], None]
+) -> npt.NDArray[np.float64]:
+    """What searches for all blocks of queries take with each setting, the least of each block's times added up."""
+    least = np.full((len(settings), len(blocks)), np.inf)
+    random = np.random.default_rng(0)
+    for _ in range(rounds):
+        for number in random.permutation(len(settings)):
+            for at, block in enumerate(blocks):
+                least[number, at] = min(least[number, at], variants.seconds(settings[number], block))
+            tell()
+    return least.sum(1)
 
 
 class _Variants:
