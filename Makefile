@@ -20,7 +20,8 @@ demo: $(VENV)/.demo
 test: lint types test-rust test-python
 
 # What takes long or needs much besides: a Ray cluster, a Spark session, jobs that are killed again and again. Spark needs
-# Java 17 (Debian: openjdk-17-jre-headless); its tests are skipped without.
+# Java 17 (Debian: openjdk-17-jre-headless), the page of `elias-idx explore` Chromium (Debian: chromium, or `playwright install
+# chromium`); their tests are skipped without.
 test-all: $(VENV)/.integration
 	$(BIN)/python -m pytest -m integration
 

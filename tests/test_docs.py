@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["calibration.md", "labels.md", "sharing.md", "sklearn.md"])
+@pytest.mark.parametrize("page", ["calibration.md", "explore.md", "labels.md", "sharing.md", "sklearn.md", "tuning.md"])
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)

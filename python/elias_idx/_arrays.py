@@ -117,6 +117,11 @@ def as_count(name: str, value: Any, *, limit: int = sys.maxsize) -> int:
     return min(count, limit)
 
 
+def as_count_if_given(name: str, value: Any) -> int | None:
+    """`as_count`, but None stays None."""
+    return None if value is None else as_count(name, value)
+
+
 def as_id(name: str, value: Any, count: int) -> int:
     """One id, from 0 to `count` - 1.
 

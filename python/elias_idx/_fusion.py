@@ -48,6 +48,17 @@ class FusionTrees(NamedTuple):
     """[n]: what a leaf adds to the score before the sigmoid."""
 
 
+class FusionFunction(NamedTuple):
+    """What makes a score of evidence: σ(bias + linear · evidence + leaves of trees)."""
+
+    linear: FloatArray
+    """A weight for each column of `EVIDENCE` [P]."""
+    bias: float
+    """What is added."""
+    trees: FusionTrees | None
+    """Trees whose leaves are added, if there are any."""
+
+
 class WithFusion:
     """What `Index` has for searches with sparse features."""
 
@@ -156,12 +167,20 @@ class WithFusion:
         queries, _ = _arrays.as_embeddings(embeddings, self._core.dim)
         features = self._as_features(sparse, len(queries))
         sizes = (
-            _as_count("beam_size", beam_size),
-            _as_count("shortlist_size", shortlist_size),
-            _as_count("num_threads", num_threads),
-            _as_count("num_candidates", num_candidates),
+            _arrays.as_count_if_given("beam_size", beam_size),
+            _arrays.as_count_if_given("shortlist_size", shortlist_size),
+            _arrays.as_count_if_given("num_threads", num_threads),
+            _arrays.as_count_if_given("num_candidates", num_candidates),
         )
         return Evidence(*self._core.evidence(queries, features, *sizes))
+
+    @property
+    def fusion(self) -> FusionFunction | None:
+        """What `with_fusion` was given, read-only views of the index; None for an index without fusion."""
+        if (linear := self._core.fusion_linear) is None:
+            return None
+        trees = self._core.fusion_trees
+        return FusionFunction(linear[:-1], float(linear[-1]), None if trees is None else FusionTrees(*trees))
 
     @property
     def num_features(self) -> int | None:
@@ -208,7 +227,7 @@ class WithFusion:
     ) -> tuple[SparseArrays | None, int | None]:
         """What the core's search takes for the two arguments."""
         if sparse is not None:
-            return self._as_features(sparse, num_queries), _as_count("num_candidates", num_candidates)
+            return self._as_features(sparse, num_queries), _arrays.as_count_if_given("num_candidates", num_candidates)
         if num_candidates is not None:
             raise ValueError("num_candidates is for searches with sparse features: give sparse, too")
         return None, None
@@ -218,10 +237,6 @@ class WithFusion:
         if num_features is None:
             raise ValueError("the index takes no sparse features: with_evidence makes one that does")
         return _arrays.as_sparse("sparse", sparse, (num_queries, num_features))
-
-
-def _as_count(name: str, value: int | None) -> int | None:
-    return None if value is None else _arrays.as_count(name, value)
 
 
 def as_counts(label_counts: npt.ArrayLike) -> npt.NDArray[np.uint32]:

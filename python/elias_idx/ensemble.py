@@ -154,11 +154,29 @@ class Ensemble(Predictor):
         made.calibration = fitted
         return made
 
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
-        embeddings, sparse = self._vectorise_each(texts, num_threads, fusion)
-        return self._indexes.search_each(embeddings, k, sparse=sparse, num_threads=num_threads, **options)
+    def with_defaults(
+        self,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_candidates: int | None = None,
+    ) -> Self:
+        """Makes the same ensemble of members with other sizes; as `Model.with_defaults`."""
+        members = [
+            member.with_defaults(beam_size, shortlist_size, num_candidates if member.index.has_fusion else None)
+            for member in self.members
+        ]
+        return type(self)(members).with_calibration(self.calibration)
 
-    def _vectorise_each(
+    def _search_for(
+        self,
+        queries: tuple[list[npt.NDArray[np.float32]], list[sp.csr_matrix | None]],
+        k: int,
+        **options: Any,
+    ) -> SearchResult:
+        embeddings, sparse = queries
+        return self._indexes.search_each(embeddings, k, sparse=sparse, **options)
+
+    def _queries(
         self, texts: Inputs, num_threads: int | None, fusion: bool
     ) -> tuple[list[npt.NDArray[np.float32]], list[sp.csr_matrix | None]]:
         """`Model.vectorise` of each member; features and encoders that members share are used once."""

@@ -208,9 +208,9 @@ class EnsembleIndex:
             raise ValueError(f"all indexes need as many embeddings, got {', '.join(str(len(own)) for own in queries)}")
         k = _arrays.as_count("k", k)
         sizes = (
-            _size("beam_size", beam_size),
-            _size("shortlist_size", shortlist_size),
-            _size("num_threads", num_threads),
+            _arrays.as_count_if_given("beam_size", beam_size),
+            _arrays.as_count_if_given("shortlist_size", shortlist_size),
+            _arrays.as_count_if_given("num_threads", num_threads),
         )
         least = None if min_score is None else _arrays.as_float("min_score", min_score)
         depth = max(MIN_DEPTH, 2 * k)
@@ -301,10 +301,6 @@ class EnsembleIndex:
 
     def __repr__(self) -> str:
         return f"<elias_idx.EnsembleIndex of {len(self.indexes)} indexes: {self.num_labels} labels>"
-
-
-def _size(name: str, value: int | None) -> int | None:
-    return None if value is None else _arrays.as_count(name, value)
 
 
 def _rows_of(allowed: _Filter | None, rows: slice) -> _Filter | None:

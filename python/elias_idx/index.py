@@ -210,6 +210,28 @@ class Index(WithFusion, WithChanges):
         folder = None if path is None else os.fspath(path)
         return self._of(self._core.quantize(_as_dtype(dtype), bool(screen), folder, bool(overwrite)))
 
+    def with_defaults(
+        self,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_candidates: int | None = None,
+    ) -> "Index":
+        """Makes the same index with other sizes that a search uses unless told otherwise; all tensors are shared.
+
+        Args:
+            beam_size: B; None leaves it as it is, like what follows.
+            shortlist_size: S.
+            num_candidates: R, of an index with fusion.
+
+        Raises:
+            ValueError: numbers below 1, `num_candidates` for an index that takes no sparse features.
+            TypeError: sizes that aren't integers.
+        """
+        sizes = {"beam_size": beam_size, "shortlist_size": shortlist_size, "num_candidates": num_candidates}
+        return self._of(
+            self._core.with_defaults(*(_arrays.as_count_if_given(name, size) for name, size in sizes.items()))
+        )
+
     def in_memory(self) -> "Index":
         """A copy of this index that needs no folder; it is pickled with all of its bytes.
 

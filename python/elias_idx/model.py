@@ -36,6 +36,7 @@ from elias_idx.calibration import Calibration
 from elias_idx.data import Inputs
 from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError, MissingExtraError
+from elias_idx.explanation import Explanation, explain
 from elias_idx.features import Features, load_features
 from elias_idx.files import load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
@@ -132,9 +133,56 @@ class Model(Predictor):
         """A copy with another calibration, or without one."""
         return replace(self, calibration=fitted)
 
-    def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
-        embeddings, sparse = self.vectorise(texts, num_threads, fusion=fusion)
-        return self.index.search(embeddings, k, num_threads=num_threads, sparse=sparse, **options)
+    def with_defaults(
+        self,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_candidates: int | None = None,
+    ) -> Self:
+        """Makes the same model with other sizes that it searches with unless told otherwise.
+
+        Args and errors are those of `Index.with_defaults`. A calibration stays, although it was fitted to the scores of
+        the sizes before, which differ a little: calibrate again.
+        """
+        return replace(self, index=self.index.with_defaults(beam_size, shortlist_size, num_candidates), path=None)
+
+    def explain(
+        self,
+        text: Any,
+        labels: Any,
+        *,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+    ) -> tuple[Explanation, ...]:
+        """Says why `predict` gives labels to a text, or why not: paths, classifier, and what the fusion adds up.
+
+        Args:
+            text: one text; a row of embeddings [1, D] or features [1, F] for a model that takes those.
+            labels: ids or names of the labels to explain, predicted or not.
+            beam_size: as in `predict`.
+            shortlist_size: as in `predict`.
+
+        Returns:
+            An explanation for each label, in their order, of a prediction of at most as many labels as the fusion has
+            candidates; printed, it is a sentence. Parts add up to the score but for rounding.
+
+        Raises:
+            DataError: the text is not what the model takes, or there are several.
+            ValueError: an id or a name that no label has, sizes below 1.
+            TypeError: labels that are neither ids nor names.
+        """
+        return explain(self, text, labels, beam_size, shortlist_size)
+
+    def _queries(
+        self, texts: Inputs, num_threads: int | None, fusion: bool
+    ) -> tuple[npt.NDArray[np.float32], sp.csr_matrix | None]:
+        return self.vectorise(texts, num_threads, fusion=fusion)
+
+    def _search_for(
+        self, queries: tuple[npt.NDArray[np.float32], sp.csr_matrix | None], k: int, **options: Any
+    ) -> SearchResult:
+        embeddings, sparse = queries
+        return self.index.search(embeddings, k, sparse=sparse, **options)
 
     def __repr__(self) -> str:
         where = "" if self.path is None else f", path={shortened(self.path)!r}"

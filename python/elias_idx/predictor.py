@@ -106,8 +106,16 @@ class Predictor(ABC):
         """What knows the labels."""
 
     @abstractmethod
+    def _queries(self, texts: Inputs, num_threads: int | None, fusion: bool) -> Any:
+        """What the index is searched for: the texts' embeddings and, for the fusion where there is one, features."""
+
+    @abstractmethod
+    def _search_for(self, queries: Any, k: int, **options: Any) -> SearchResult:
+        """The k best labels of each query of `_queries`; the options are those of `Index.search`."""
+
     def _search(self, texts: Inputs, k: int, *, num_threads: int | None, fusion: bool, **options: Any) -> SearchResult:
         """The k best labels of each text, by the fusion where there is one; the options are those of `Index.search`."""
+        return self._search_for(self._queries(texts, num_threads, fusion), k, num_threads=num_threads, **options)
 
     def predict(
         self,
@@ -210,6 +218,18 @@ class Predictor(ABC):
     @abstractmethod
     def with_calibration(self, fitted: Calibration | None) -> Self:
         """A copy with another calibration, or without one."""
+
+    @abstractmethod
+    def with_defaults(
+        self,
+        beam_size: int | None = None,
+        shortlist_size: int | None = None,
+        num_candidates: int | None = None,
+    ) -> Self:
+        """Makes the same model with other sizes that it searches with unless told otherwise; see `Index.with_defaults`.
+
+        An ensemble's members all get them, `num_candidates` those that have a fusion.
+        """
 
     def _calibration(self, fusion: bool) -> Calibration:
         if self.calibration is None:

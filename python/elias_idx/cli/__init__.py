@@ -10,7 +10,7 @@ _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "toml
 def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
     try:
-        from elias_idx.cli import calibrate, score  # noqa: F401 - each adds its command
+        from elias_idx.cli import calibrate, explore, score, tune  # noqa: F401 - each adds its command
         from elias_idx.cli.commands import cli
 
         cli()

@@ -8,8 +8,9 @@ import click
 
 from elias_idx.calibration import Calibration, Reliability, cross_calibrated, reliability
 from elias_idx.cli.commands import cli, explained
+from elias_idx.cli.drawing import check_drawing, save_figure
 from elias_idx.data import read_training_set
-from elias_idx.errors import DataError, MissingExtraError
+from elias_idx.errors import DataError
 from elias_idx.model import Model
 
 _FOLDER = click.Path(path_type=Path)
@@ -70,19 +71,13 @@ def calibrate(
 
 def _check_plot(path: Path) -> None:
     """Refuses, before any work, a picture that can't be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("matplotlib", "tune") from error
     if path.suffix not in (kinds := (".svg", ".png", ".pdf")):
         raise click.UsageError(f"--plot must end in {', '.join(kinds)}: got {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is no folder: create it first")
+    check_drawing(path)
 
 
 def _draw(path: Path, before: Reliability, after: Reliability) -> None:
     """Draws both reliabilities beside the diagonal, on which probabilities are right."""
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
@@ -93,6 +88,4 @@ def _draw(path: Path, before: Reliability, after: Reliability) -> None:
         axes.plot(found.probabilities, found.relevances, marker="o", markersize=4, label=label)
     axes.set(xlabel="score or probability", ylabel="share of right labels", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.legend(loc="upper left", frameon=False)
-    # Letters as text, not as shapes: a tenth of the size.
-    with rc_context({"svg.fonttype": "none"}):
-        figure.savefig(path)
+    save_figure(figure, path)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import elias_idx
 from elias_idx import LabelFilter
+from elias_idx._parts import described_parts, memory_by_part
 from elias_idx._wording import counted
 from elias_idx.config import Config
 from elias_idx.data import (
@@ -49,8 +50,10 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _DATA = click.Path(path_type=Path, exists=True)
 
 
-def _cutoffs(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
-    """Reads whole numbers with a comma between each two."""
+def whole_numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Reads whole numbers with a comma between each two, if there is anything to read."""
+    if value is None:
+        return None
     parts = value.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} must be positive whole numbers with a comma between each two, as in 1,3,5")
@@ -302,9 +305,11 @@ Examples:
 @click.argument("test_data", metavar="DATA", type=_DATA)
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option("--filter", "filter_file", type=_FILE, help="pairs of a row and a label that don't count, of an XMC set")
-@click.option("--k", "ks", callback=_cutoffs, default="1,3,5", show_default=True, help="cut-offs of all but recall")
 @click.option(
-    "--recall-k", "recall_ks", callback=_cutoffs, default="10,100", show_default=True, help="recall's cut-offs"
+    "--k", "ks", callback=whole_numbers, default="1,3,5", show_default=True, help="cut-offs of all but recall"
+)
+@click.option(
+    "--recall-k", "recall_ks", callback=whole_numbers, default="10,100", show_default=True, help="recall's cut-offs"
 )
 @click.option("--propensity", type=float, nargs=2, default=(0.55, 1.5), show_default=True, help="a and b of PSP@k")
 @click.option("--beam-size", type=click.IntRange(min=1), help="clusters searched; by default the index's")
@@ -465,7 +470,7 @@ def _echo_index(index: Index) -> None:
         named = ", ".join(["dense model", *(name for name, there in parts.items() if there)])
         click.echo(f"fusion      of {named}; {index.num_candidates} candidates")
     click.echo(f"stored as   {index.dtype}, {'with' if index.screen else 'without'} 8-bit codes to screen by")
-    click.echo(f"index size  {index.nbytes / 2**20:,.1f} MiB")
+    click.echo(f"index size  {index.nbytes / 2**20:,.1f} MiB: {described_parts(memory_by_part([index]))}")
 
 
 @cli.command(

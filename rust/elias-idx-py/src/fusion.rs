@@ -5,6 +5,7 @@ use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArra
 use pyo3::prelude::*;
 
 use crate::sparse::{Csr, rows};
+use crate::{Index, views};
 
 /// Offsets [Q + 1], labels [n], values [n, P].
 pub(crate) type Evidence<'py> =
@@ -17,6 +18,15 @@ pub(crate) type Trees<'py> = (
     PyReadonlyArray1<'py, f32>,
     PyReadonlyArray2<'py, i32>,
     PyReadonlyArray1<'py, f32>,
+);
+
+/// The same of an index, as views.
+pub(crate) type TreeViews<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<i32>>,
+    Bound<'py, PyArray1<f32>>,
+    Bound<'py, PyArray2<i32>>,
+    Bound<'py, PyArray1<f32>>,
 );
 
 pub(crate) fn to_arrays(py: Python<'_>, found: elias_idx::Evidence) -> PyResult<Evidence<'_>> {
@@ -63,4 +73,17 @@ pub(crate) fn trees<'a>(trees: &'a Trees<'_>) -> PyResult<FusionTrees<'a>> {
         children: children.as_slice()?,
         values: values.as_slice()?,
     })
+}
+
+pub(crate) fn tree_views<'py>(
+    owner: &Bound<'py, Index>,
+    trees: &FusionTrees<'_>,
+) -> PyResult<TreeViews<'py>> {
+    Ok((
+        views::vector(owner, trees.offsets)?,
+        views::vector(owner, trees.columns)?,
+        views::vector(owner, trees.thresholds)?,
+        views::matrix(owner, trees.children, 2)?,
+        views::vector(owner, trees.values)?,
+    ))
 }

@@ -231,6 +231,32 @@ impl Index {
         py.detach(|| self.0.with_fusion(linear, bias, trees.as_ref())).map(Self).map_err(raise)
     }
 
+    /// The same index with other sizes that a search uses unless told otherwise.
+    #[pyo3(signature = (beam_size, shortlist_size, num_candidates))]
+    fn with_defaults(
+        &self,
+        py: Python<'_>,
+        beam_size: Option<usize>,
+        shortlist_size: Option<usize>,
+        num_candidates: Option<usize>,
+    ) -> PyResult<Self> {
+        py.detach(|| self.0.with_defaults(beam_size, shortlist_size, num_candidates))
+            .map(Self)
+            .map_err(raise)
+    }
+
+    /// Weights of the columns of evidence, then the bias; None without fusion.
+    #[getter]
+    fn fusion_linear<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
+        slf.get().0.fusion_linear().map(|linear| views::vector(slf, linear)).transpose()
+    }
+
+    /// The trees of the fusion; None without any.
+    #[getter]
+    fn fusion_trees<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<fusion::TreeViews<'py>>> {
+        slf.get().0.fusion_trees().map(|trees| fusion::tree_views(slf, &trees)).transpose()
+    }
+
     /// Finds the beams of `queries` [Q, D] and fills `out`, two arrays [Q, min(B, C)].
     #[pyo3(signature = (queries, out, beam_size, num_threads))]
     fn beam(

@@ -7,7 +7,10 @@ use std::io;
 use std::path::Path;
 
 use common::{Model, options};
-use elias_idx::{Destination, Error, Index, IndexParts, IndexWriter, LabelWeights, Loading};
+use elias_idx::{
+    Defaults, Destination, Dtype, EVIDENCE, Error, Index, IndexParts, IndexWriter, LabelWeights,
+    Loading,
+};
 
 fn assert_same(one: &Index, other: &Index) {
     assert_eq!(one.cluster_weights(), other.cluster_weights());
@@ -283,4 +286,48 @@ fn a_missing_parent_is_an_error() {
     let (kind, _) = io_kind(Model::complete().save(root.path().join("no/such"), false));
     assert_eq!(kind, io::ErrorKind::NotFound);
     assert!(entries(root.path()).is_empty());
+}
+
+#[test]
+fn other_defaults_change_nothing_else() {
+    let index = Model::complete();
+    let other = index.with_defaults(Some(3), Some(4), Some(1)).unwrap();
+    let expected = Defaults { beam_size: 3, shortlist_size: 4, ..index.defaults() };
+    assert_eq!((other.defaults(), other.num_candidates()), (expected, Some(1)));
+    assert_eq!(other.cluster_weights().as_ptr(), index.cluster_weights().as_ptr());
+    other.verify().unwrap();
+    assert_same(&other.with_defaults(None, None, None).unwrap(), &other);
+    let back = other
+        .with_defaults(
+            Some(index.defaults().beam_size),
+            Some(index.defaults().shortlist_size),
+            index.num_candidates(),
+        )
+        .unwrap();
+    assert_eq!(back.to_files(), index.to_files());
+}
+
+#[test]
+fn defaults_must_make_sense() {
+    let message = |result: Result<Index, Error>| result.err().unwrap().to_string();
+    let index = Model::complete();
+    assert!(message(index.with_defaults(Some(0), None, None)).contains("beam_size"));
+    assert!(message(index.with_defaults(None, Some(0), None)).contains("shortlist_size"));
+    assert!(message(index.with_defaults(None, None, Some(0))).contains("num_candidates"));
+    let dense = Model::dense_as(Dtype::Float32, true);
+    assert!(message(dense.with_defaults(None, None, Some(5))).contains("no sparse features"));
+}
+
+#[test]
+fn the_fusion_comes_back_as_it_was_given() {
+    let index = Model::complete();
+    let (weights, bias) = index.fusion_linear().unwrap().split_at(EVIDENCE.len());
+    assert_eq!(bias, [-0.5]);
+    let trees = index.fusion_trees().unwrap();
+    assert_eq!((trees.offsets, trees.columns), (&[0, 3, 4][..], &[4, -1, -1, -1][..]));
+    let again = index.with_fusion(weights, bias[0], Some(&trees)).unwrap();
+    assert_eq!(again.to_files(), index.to_files());
+    assert!(index.with_fusion(weights, 0.0, None).unwrap().fusion_trees().is_none());
+    let dense = Model::dense_as(Dtype::Float32, true);
+    assert!(dense.fusion_linear().is_none() && dense.fusion_trees().is_none());
 }

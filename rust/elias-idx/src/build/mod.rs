@@ -4,6 +4,7 @@
 mod adjacency;
 mod change;
 mod clusters;
+mod defaults;
 mod labels;
 
 use crate::error::{ArgumentError, Result};

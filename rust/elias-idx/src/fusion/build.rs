@@ -108,7 +108,7 @@ impl Index {
     }
 
     /// A new index in the making, in memory, with all tensors of this one but those of these names.
-    fn copy_without(&self, left_out: &[&[&str]]) -> Result<Store> {
+    pub(crate) fn copy_without(&self, left_out: &[&[&str]]) -> Result<Store> {
         let mut store = Store::new(Destination::Memory)?;
         for name in self.files().tensor_names() {
             if !left_out.iter().any(|names| names.contains(&name)) {

@@ -29,7 +29,7 @@ use crate::matrix::{Tensor, check_finite};
 use evidence::EvidenceTable;
 use neighbours::{Postings, TextLabels};
 use sparse_matrix::{Pattern, SparseMatrix};
-use trees::{ReadyTree, Trees};
+use trees::{ReadyTree, StoredTrees, Trees};
 
 pub use build::EvidenceParts;
 pub use evidence::EVIDENCE;
@@ -71,6 +71,7 @@ struct Neighbours {
 struct FusionModel {
     /// A weight for each column, then the bias.
     linear: Tensor<f32>,
+    stored_trees: Option<StoredTrees>,
     trees: Trees,
 }
 
@@ -142,7 +143,9 @@ impl FusionModel {
             return Ok(None);
         }
         let linear = floats(files, schema::FUSION_LINEAR, NUM_COLUMNS + 1)?;
-        Ok(Some(Self { linear, trees: Trees::open(files)? }))
+        let stored_trees = StoredTrees::open(files)?;
+        let trees = stored_trees.as_ref().map(|trees| trees.ready(files)).transpose()?;
+        Ok(Some(Self { linear, stored_trees, trees: trees.unwrap_or_default() }))
     }
 
     /// Replaces `scores` by those of the rows of a table, before σ. `reach` is memory.
@@ -232,6 +235,23 @@ impl Index {
     #[must_use]
     pub fn has_fusion(&self) -> bool {
         self.fusion.as_ref().is_some_and(Fusion::has_model)
+    }
+
+    /// A weight for each column of [`EVIDENCE`], then the bias, as [`Index::with_fusion`] was given them; None without
+    /// fusion.
+    #[must_use]
+    pub fn fusion_linear(&self) -> Option<&[f32]> {
+        self.fusion_model().map(|model| model.linear.as_slice())
+    }
+
+    /// The trees of the fusion, if it has any.
+    #[must_use]
+    pub fn fusion_trees(&self) -> Option<FusionTrees<'_>> {
+        self.fusion_model()?.stored_trees.as_ref().map(StoredTrees::view)
+    }
+
+    fn fusion_model(&self) -> Option<&FusionModel> {
+        self.fusion.as_ref()?.model.as_ref()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::format::write::Store;
 
 use super::evidence::EVIDENCE;
 use crate::kernels::{SmallTree, Split, Tree};
+use crate::matrix::Tensor;
 
 /// Trees that are added to the linear part, all nodes in arrays of n elements, tree after tree, the root first.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,49 @@ pub struct FusionTrees<'a> {
     pub children: &'a [i32],
     /// What a leaf adds to the score; of other nodes it is ignored. Finite.
     pub values: &'a [f32],
+}
+
+/// Trees as they lie in an index's files.
+pub(crate) struct StoredTrees {
+    offsets: Tensor<u64>,
+    columns: Tensor<i32>,
+    thresholds: Tensor<f32>,
+    children: Tensor<i32>,
+    values: Tensor<f32>,
+}
+
+impl StoredTrees {
+    /// Opens those of an index, if it has any.
+    pub(crate) fn open(files: &Files) -> Result<Option<Self>> {
+        if files.shape(schema::FUSION_TREE_OFFSETS).is_none() {
+            return Ok(None);
+        }
+        let n = files.len_of(schema::FUSION_TREE_COLUMNS);
+        let offsets = files.len_of(schema::FUSION_TREE_OFFSETS);
+        Ok(Some(Self {
+            offsets: files.tensor(schema::FUSION_TREE_OFFSETS, &[offsets])?,
+            columns: files.tensor(schema::FUSION_TREE_COLUMNS, &[n])?,
+            thresholds: files.tensor(schema::FUSION_TREE_THRESHOLDS, &[n])?,
+            children: files.tensor(schema::FUSION_TREE_CHILDREN, &[n, 2])?,
+            values: files.tensor(schema::FUSION_TREE_VALUES, &[n])?,
+        }))
+    }
+
+    pub(crate) fn view(&self) -> FusionTrees<'_> {
+        FusionTrees {
+            // What is beyond an i64 becomes negative, and is refused with the rest.
+            offsets: bytemuck::cast_slice(self.offsets.as_slice()),
+            columns: self.columns.as_slice(),
+            thresholds: self.thresholds.as_slice(),
+            children: self.children.as_slice(),
+            values: self.values.as_slice(),
+        }
+    }
+
+    /// Checks them and makes them ready.
+    pub(crate) fn ready(&self, files: &Files) -> Result<Trees> {
+        Trees::new(&self.view()).map_err(|error| files.invalid(schema::FUSION_TREE_COLUMNS, error))
+    }
 }
 
 /// Trees ready to be used.
@@ -60,29 +104,6 @@ impl Trees {
             Ok(tree.small().map_or(ReadyTree::Large(tree), ReadyTree::Small))
         };
         trees.offsets.windows(2).map(tree).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Opens the trees of an index, if it has any.
-    pub(crate) fn open(files: &Files) -> Result<Self> {
-        if files.shape(schema::FUSION_TREE_OFFSETS).is_none() {
-            return Ok(Self::default());
-        }
-        let n = files.len_of(schema::FUSION_TREE_COLUMNS);
-        let offsets = files.len_of(schema::FUSION_TREE_OFFSETS);
-        let offsets = files.tensor::<u64>(schema::FUSION_TREE_OFFSETS, &[offsets])?;
-        let columns = files.tensor::<i32>(schema::FUSION_TREE_COLUMNS, &[n])?;
-        let thresholds = files.tensor(schema::FUSION_TREE_THRESHOLDS, &[n])?;
-        let children = files.tensor::<i32>(schema::FUSION_TREE_CHILDREN, &[n, 2])?;
-        let values = files.tensor(schema::FUSION_TREE_VALUES, &[n])?;
-        let trees = FusionTrees {
-            // What is beyond an i64 becomes negative, and is refused with the rest.
-            offsets: bytemuck::cast_slice(offsets.as_slice()),
-            columns: columns.as_slice(),
-            thresholds: thresholds.as_slice(),
-            children: children.as_slice(),
-            values: values.as_slice(),
-        };
-        Self::new(&trees).map_err(|error| files.invalid(schema::FUSION_TREE_COLUMNS, error))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ReadyTree> {

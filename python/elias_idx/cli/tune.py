@@ -1,0 +1,134 @@
+"""The command `elias-idx tune`."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from tqdm import tqdm
+
+from elias_idx.cli.commands import cli, explained, whole_numbers
+from elias_idx.cli.drawing import check_drawing, save_figure
+from elias_idx.data import read_training_set
+from elias_idx.errors import DataError
+from elias_idx.index import Dtype
+from elias_idx.model import Model
+from elias_idx.tune import Grid, Setting, Sweep, cheapest, sweep
+from elias_idx.tune.measure import with_setting
+
+_FOLDER = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_DATA = click.Path(path_type=Path, exists=True)
+
+
+def _dtypes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Reads dtypes with a comma between each two."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not set(names) <= set(typing.get_args(Dtype)):
+        known = ", ".join(typing.get_args(Dtype))
+        raise click.BadParameter(f"{value!r} must be some of {known}, with a comma between each two")
+    return names
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  elias-idx tune model dev.jsonl
+  elias-idx tune model dev.jsonl --plot tuning --num-threads 1
+  elias-idx tune model dev.jsonl --cheapest memory --tolerance 0.5 --apply --out small"""
+)
+@click.argument("model", type=_FOLDER)
+@click.argument("dev_data", metavar="DEV", type=_DATA)
+@click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option("--beam-sizes", callback=whole_numbers, help="beams to try, as in 10,20,40  [default: 5 to 80]")
+@click.option("--shortlist-sizes", callback=whole_numbers, help="shortlists to try  [default: 500 to 4,000]")
+@click.option(
+    "--num-candidates", callback=whole_numbers, help="candidates of the fusion to try  [default: 100 and the model's]"
+)
+@click.option(
+    "--dtypes", callback=_dtypes, help="what to store label weights as  [default: the model's and smaller ones]"
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.2,
+    show_default=True,
+    help="percentage points that each metric may lose against the best setting",
+)
+@click.option(
+    "--cheapest", "cost", type=click.Choice(["time", "memory"]), default="time", show_default=True, help="what counts"
+)
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="times that each is timed")
+@click.option("--max-texts", type=click.IntRange(min=1), default=5000, show_default=True, help="rows at most")
+@click.option("--all", "every", is_flag=True, help="print all settings, not the best ones alone")
+@click.option("--plot", type=_FOLDER, help="pictures to draw: PLOT.svg and PLOT.png")
+@click.option("--apply", "applies", is_flag=True, help="store the recommended setting in the model")
+@click.option("--out", type=_FOLDER, help="with --apply, folder of the new model; by default MODEL is replaced")
+@click.option("--overwrite", is_flag=True, help="replace a model at --out")
+@click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
+@explained
+def tune(
+    model: Path,
+    dev_data: Path,
+    embeddings: Path | None,
+    beam_sizes: tuple[int, ...] | None,
+    shortlist_sizes: tuple[int, ...] | None,
+    num_candidates: tuple[int, ...] | None,
+    dtypes: tuple[Dtype, ...] | None,
+    tolerance: float,
+    cost: Literal["time", "memory"],
+    every: bool,
+    plot: Path | None,
+    applies: bool,
+    out: Path | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Measures a model with many settings on DEV, labelled rows that it was not trained on, and recommends one.
+
+    Prints precision, recall, time and memory of the settings that no other one beats, and marks the one that the model
+    has now and the cheapest one that is nearly as good as the best. With --apply that becomes the model's own.
+    """
+    if (out or overwrite) and not applies:
+        raise click.UsageError("--out and --overwrite say where --apply stores the setting: give it, too")
+    if plot is not None:
+        check_drawing(plot)
+    loaded = Model.load(model, mmap=False)
+    if loaded.takes_embeddings != (embeddings is not None):
+        raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
+    data = read_training_set(dev_data, embeddings=embeddings, split="tst")
+    grid = Grid(beam_sizes, shortlist_sizes, num_candidates, dtypes)
+    with tqdm(desc="tune", unit="search", disable=None) as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done - progress.n)
+
+        try:
+            measured = sweep(loaded, data, grid, on_search=show, **options)
+        except ValueError as error:  # weights that a dtype can't be made of
+            raise click.ClickException(str(error)) from error
+    chosen = cheapest(measured.results, tolerance, cost).setting
+    _tell(measured, chosen, every, plot)
+    if applies:
+        if chosen != measured.current:
+            loaded = with_setting(loaded, chosen)
+        loaded.save(out or model, overwrite=overwrite or out is None)
+        click.echo(f"{out or model}: searches as recommended from now on", err=True)
+        if loaded.has_calibration:
+            click.echo("its calibration is that of the scores before: calibrate it again", err=True)
+
+
+def _tell(measured: Sweep, chosen: Setting, every: bool, plot: Path | None) -> None:
+    from elias_idx.tune.plot import draw
+    from elias_idx.tune.table import lines
+
+    click.echo("\n".join(lines(measured, chosen, every)))
+    if plot is not None:
+        figure = draw(measured, chosen)
+        for kind in ("svg", "png"):
+            save_figure(figure, plot.with_name(f"{plot.name}.{kind}"))
