@@ -12,7 +12,7 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo test test-all test-rust test-python lint types clean
+.PHONY: demo docs test test-all test-rust test-python lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
@@ -26,6 +26,10 @@ test-all: $(VENV)/.integration
 	$(BIN)/python -m pytest -m integration
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.
+# The documentation as a site, in artifacts/site.
+docs: $(VENV)/.integration
+	$(BIN)/mkdocs build --strict
+
 test-rust: $(VENV)/.test
 	cargo test --release --workspace
 	$(call at_lower_levels,cargo test --release --package elias-idx)

@@ -113,7 +113,8 @@ def _edge_weights(logits: npt.NDArray[Any], present: npt.NDArray[np.bool_], beta
 
 
 def from_checkpoint(
-    path: str | PathLike[str],
+    checkpoint: str | PathLike[str],
+    /,
     *,
     names: Mapping[str, str] | None = None,
     beta: float = 150.0,
@@ -122,7 +123,7 @@ def from_checkpoint(
     """An index from a checkpoint of named tensors; see above for what it must hold.
 
     Args:
-        path: a `.safetensors` or `.npz` file, or else one of `torch.save`. Tensors alone are read: no file's code
+        checkpoint: a `.safetensors` or `.npz` file, or else one of `torch.save`. Tensors alone are read: no file's code
             is ever run. torch is needed for its own files, and for bfloat16 and smaller floats.
         names: what the file calls the parts, where that isn't the default: from parameters of `from_arrays` (and
             "label_projection") to names in the file.
@@ -138,7 +139,7 @@ def from_checkpoint(
     """
     if unknown := sorted((names or {}).keys() - _NAMES.keys()):
         raise ValueError(f"names maps {', '.join(unknown)}, but the parts are {', '.join(_NAMES)}")
-    path = Path(path)
+    path = Path(checkpoint)
     tensors = _read_tensors(path)
     parts: dict[str, Any] = {"cluster_bias": None, "label_bias": None}
     for part, name in (_NAMES | dict(names or {})).items():
