@@ -16,7 +16,7 @@ from elias_idx.cli.tune import tune
 from elias_idx.data import TrainingSet, write_rows
 from elias_idx.errors import ConfigError, DataError
 from elias_idx.train import train_model
-from elias_idx.tune import METRICS, Grid, Measured, Setting, Sweep, cheapest, pareto_front, sweep
+from elias_idx.tune import Grid, Measured, Setting, Sweep, cheapest, pareto_front, sweep
 from elias_idx.tune.measure import current_setting, with_setting
 from elias_idx.tune.table import lines
 from helpers_training import TINY, topic_texts
@@ -25,6 +25,7 @@ TEXTS, LABELS = topic_texts(num_topics=12, per_topic=8)
 DEV_TEXTS, DEV_LABELS = topic_texts(num_topics=12, per_topic=8, seed=1)
 # One without labels, which is no text to measure on.
 DEV = TrainingSet([*DEV_TEXTS, "the of and"], [*DEV_LABELS, []])
+METRICS = ("P@1", "P@5", "R@10", "R@100")
 GRID = Grid(beam_sizes=(1, 3, 50), shortlist_sizes=(2, 10))
 
 
@@ -51,9 +52,10 @@ def measured(model):
     return sweep(model, DEV, GRID, rounds=1)
 
 
-def evaluated(model, **sizes):
-    result = model.evaluate(DEV_TEXTS, DEV_LABELS, ks=(1, 5), recall_ks=(10, 100), **sizes)
-    return {name: result.metrics[name] for name in METRICS}
+def evaluated(model, names=METRICS, **sizes):
+    recall_ks = [int(name[2:]) for name in names if name.startswith("R")]
+    result = model.evaluate(DEV_TEXTS, DEV_LABELS, ks=(1, 5), recall_ks=recall_ks, **sizes)
+    return {name: result.metrics[name] for name in names}
 
 
 def test_metrics_are_those_of_the_model_with_each_setting(model, measured):
@@ -71,22 +73,32 @@ def test_metrics_are_those_of_the_model_with_each_setting(model, measured):
 
 
 def test_candidates_of_the_fusion_are_tried(fused):
-    found = sweep(fused, DEV, replace(GRID, num_candidates=(2, 14), dtypes=("float32",)), rounds=1)
-    assert {result.setting.num_candidates for result in found.results} == {2, 14}
-    assert found.current.num_candidates == 5
+    found = sweep(fused, DEV, replace(GRID, num_candidates=(2, 14), dtypes=("float32",)), k=10, rounds=1)
+    # A search for ten labels looks at as many at least.
+    assert {result.setting.num_candidates for result in found.results} == {10, 14}
+    assert found.current.num_candidates == 10
     for result in found.results:
-        assert result.metrics == evaluated(with_setting(fused, result.setting))
+        assert result.metrics == evaluated(with_setting(fused, result.setting), ("P@1", "P@5", "R@10"))
+
+
+@pytest.mark.parametrize(
+    ("k", "names"), [(1, ["P@1", "R@1"]), (7, ["P@1", "P@5", "R@7"]), (10**6, [*METRICS, "R@1000000"])]
+)
+def test_metrics_are_of_the_labels_that_are_asked_for(model, k, names):
+    found = sweep(model, DEV, Grid((2,), (3,), dtypes=("float32",)), k=k, rounds=1)
+    assert [list(result.metrics) for result in found.results] == [names]
+    assert found.results[0].metrics["P@1"] == evaluated(model, beam_size=2, shortlist_size=3)["P@1"]
 
 
 def test_ensembles(model, fused):
     ensemble = Ensemble([model, fused])
-    found = sweep(ensemble, DEV, Grid((2,), (3,), dtypes=("int8",)), rounds=1)
+    found = sweep(ensemble, DEV, Grid((2,), (3,), dtypes=("int8",)), k=10, rounds=1)
     assert found.current is None  # the members differ
     (first, *_), count = found.results, len(found.results)
-    assert count == 2  # fused: its own candidates, and as many as are searched for
-    assert first.metrics == evaluated(with_setting(ensemble, first.setting))
+    assert count == 2  # fused: as many candidates as are searched for, and all 14 labels
+    assert first.metrics == evaluated(with_setting(ensemble, first.setting), ("P@1", "P@5", "R@10"))
     assert first.nbytes == sum(member.quantize("int8").index.nbytes for member in ensemble.members)
-    assert current_setting(with_setting(Ensemble([fused, fused]), first.setting)) == first.setting
+    assert current_setting(with_setting(Ensemble([fused, fused]), first.setting), 10) == first.setting
 
 
 def test_few_texts_and_progress(model):
@@ -182,7 +194,7 @@ def test_of_about_as_fast_settings_the_smallest_is_taken():
 def test_the_table_has_the_front_the_current_and_the_recommended():
     results = results_of([(10, 10, 10, 10, 100.0, 2**21), (9, 9, 9, 9, 200.0, 2**21), (9, 9, 9, 9, 300.0, 2**21)])
     settings = [result.setting for result in results]
-    found = Sweep(tuple(results), settings[1], {"float32": {"clusters": 2**20}}, 12.3, 50, 1)
+    found = Sweep(tuple(results), settings[1], {"float32": {"clusters": 2**20}}, 12.3, 50, 1, 100)
     shown = lines(found, settings[0])
     rows = [line for line in shown if line.startswith("float32")]
     assert [row.split() for row in rows] == [
@@ -215,14 +227,14 @@ def test_the_command_prints_draws_and_stores(saved, dev, tmp_path):
     grid = ["--beam-sizes", "2,8", "--shortlist-sizes", "12", "--rounds", "1", "--cheapest", "memory"]
     result = run(copy, dev, *grid, "--tolerance", 100, "--plot", tmp_path / "drawn")
     assert re.search(r"^int8 .*recommended$", result.stdout, re.MULTILINE)
-    assert current_setting(Model.load(copy)) == current_setting(before)  # nothing is stored yet
+    assert current_setting(Model.load(copy), 100) == current_setting(before, 100)  # nothing is stored yet
     assert "R@100" in (tmp_path / "drawn.svg").read_text(encoding="utf-8")
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
 
     run(copy, dev, *grid, "--tolerance", 100, "--apply")
     stored = Model.load(copy)
     stored.verify()
-    dtype, beam_size, shortlist_size, _ = current_setting(stored)
+    dtype, beam_size, shortlist_size, _ = current_setting(stored, 100)
     assert (dtype, shortlist_size) == ("int8", 12)
     assert beam_size in (2, 8)
     expected = before.quantize("int8").predict(DEV_TEXTS, beam_size=beam_size, shortlist_size=12)
@@ -230,7 +242,7 @@ def test_the_command_prints_draws_and_stores(saved, dev, tmp_path):
 
     for code in (0, 1):  # the second time there is something
         run(copy, dev, "--beam-sizes", 4, "--shortlist-sizes", 3, "--apply", "--out", tmp_path / "out", expect=code)
-    assert current_setting(Model.load(tmp_path / "out"))[1:3] == (4, 3)
+    assert current_setting(Model.load(tmp_path / "out"), 100)[1:3] == (4, 3)
 
 
 def test_a_calibrated_model_stays_calibrated(saved, dev, tmp_path):

@@ -44,10 +44,15 @@ Examples:
 @click.argument("model", type=_FOLDER)
 @click.argument("dev_data", metavar="DEV", type=_DATA)
 @click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option(
+    "--k", type=click.IntRange(min=1), default=100, show_default=True, help="labels a row that will be asked for"
+)
 @click.option("--beam-sizes", callback=whole_numbers, help="beams to try, as in 10,20,40  [default: 5 to 80]")
 @click.option("--shortlist-sizes", callback=whole_numbers, help="shortlists to try  [default: 500 to 4,000]")
 @click.option(
-    "--num-candidates", callback=whole_numbers, help="candidates of the fusion to try  [default: 100 and the model's]"
+    "--num-candidates",
+    callback=whole_numbers,
+    help="candidates of the fusion to try  [default: 32, 100 and the model's]",
 )
 @click.option(
     "--dtypes", callback=_dtypes, help="what to store label weights as  [default: the model's and smaller ones]"

@@ -1,6 +1,6 @@
 """Choosing what a model searches with: how good, how fast and how large it is with each setting, on labelled texts."""
 
 from elias_idx.tune.choice import cheapest, pareto_front
-from elias_idx.tune.measure import METRICS, Grid, Measured, Setting, Sweep, sweep
+from elias_idx.tune.measure import Grid, Measured, Setting, Sweep, sweep
 
-__all__ = ["METRICS", "Grid", "Measured", "Setting", "Sweep", "cheapest", "pareto_front", "sweep"]
+__all__ = ["Grid", "Measured", "Setting", "Sweep", "cheapest", "pareto_front", "sweep"]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from elias_idx.tune.measure import METRICS, Measured
+from elias_idx.tune.measure import Measured
 
 # Times are compared in steps of this factor: what differs by less differs by chance.
 _TIME_STEP = 1.02
@@ -34,7 +34,7 @@ def pareto_front(results: Sequence[Measured]) -> list[Measured]:
 def _costs(result: Measured) -> list[float]:
     """What is compared, less being better."""
     time = np.round(np.log(result.microseconds) / np.log(_TIME_STEP))
-    return [*(-round(result.metrics[name], _DECIMALS) for name in METRICS), float(time), float(result.nbytes)]
+    return [*(-round(value, _DECIMALS) for value in result.metrics.values()), float(time), float(result.nbytes)]
 
 
 def _is_beaten(own: npt.NDArray[np.float64], all_costs: npt.NDArray[np.float64]) -> bool:
@@ -57,9 +57,11 @@ def cheapest(results: Sequence[Measured], tolerance: float = 0.2, by: Literal["t
         raise ValueError(f"tolerance must be at least 0, got {tolerance}")
     if by not in ("time", "memory"):
         raise ValueError(f"by must be 'time' or 'memory', got {by!r}")
-    best = max(results, key=lambda result: sum(result.metrics[name] for name in METRICS))
+    best = max(results, key=lambda result: sum(result.metrics.values()))
     good = [
-        result for result in results if all(result.metrics[name] >= best.metrics[name] - tolerance for name in METRICS)
+        result
+        for result in results
+        if all(value >= best.metrics[name] - tolerance for name, value in result.metrics.items())
     ]
     if by == "time":
         limit = _ABOUT_AS_FAST * min(result.microseconds for result in good)

@@ -24,15 +24,11 @@ from elias_idx.index import Dtype, Index
 from elias_idx.metrics import evaluate
 from elias_idx.model import Model
 
-PRECISIONS, RECALLS = (1, 5), (10, 100)
-METRICS = (*(f"P@{k}" for k in PRECISIONS), *(f"R@{k}" for k in RECALLS))
-"""What settings are compared by, in percent."""
-
-NUM_LABELS = max(*PRECISIONS, *RECALLS)
-"""Labels that are searched for, which times are about."""
-
+# Cut-offs of what settings are compared by; those up to the number of labels wanted are.
+_PRECISIONS, _RECALLS = (1, 5), (10, 100)
 _BEAMS = (5, 10, 20, 40, 80)
 _SHORTLISTS = (500, 1000, 2000, 4000)
+_CANDIDATES = (32, 100)
 _SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
     "float32": ("bfloat16", "int8"),
     "bfloat16": ("int8",),
@@ -61,8 +57,8 @@ class Measured:
 
     Attributes:
         setting: what was searched with.
-        metrics: those of `METRICS`, in percent.
-        microseconds: a text's search for `NUM_LABELS` labels takes; making its embedding and features not counted.
+        metrics: P@1 and P@5, R@10 and R@100, as far as so many labels were searched for, and R@k; in percent.
+        microseconds: a text's search for k labels takes; making its embedding and features not counted.
         nbytes: of the index, as stored.
     """
 
@@ -83,6 +79,7 @@ class Sweep:
         encoding_microseconds: a text's embedding and features take, whatever the setting.
         num_texts: texts that the metrics are about.
         num_threads: threads at most; None for all CPUs.
+        k: labels that were searched for.
     """
 
     results: tuple[Measured, ...]
@@ -91,6 +88,7 @@ class Sweep:
     encoding_microseconds: float
     num_texts: int
     num_threads: int | None
+    k: int
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ class Grid:
     num_candidates: Sequence[int] | None = None
     dtypes: Sequence[Dtype] | None = None
 
-    def settings(self, model: Model | Ensemble) -> list[Setting]:
-        """All settings, those that come to the same for the model's size once.
+    def settings(self, model: Model | Ensemble, k: int) -> list[Setting]:
+        """All settings for k labels a text, those that come to the same for the model's size once.
 
         Raises:
             ConfigError: candidates for a model without fusion.
@@ -121,8 +119,10 @@ class Grid:
         num_clusters = max(index.num_clusters for index in indexes)
         num_labels = max(index.num_labels for index in indexes)
         fused = [index.num_candidates for index in indexes if index.has_fusion]
-        own = [NUM_LABELS, *(count for count in fused if count is not None)]
-        candidates = _capped("num_candidates", self.num_candidates or own, num_labels) if fused else [None]
+        own = [*_CANDIDATES, *(count for count in fused if count is not None)]
+        # A search for k labels looks at so many at least.
+        tried = [max(k, as_count("num_candidates", count)) for count in self.num_candidates or own]
+        candidates = _capped("num_candidates", tried, num_labels) if fused else [None]
         beams = self.beam_sizes or [*_BEAMS, *(index.beam_size for index in indexes)]
         shortlists = self.shortlist_sizes or [*_SHORTLISTS, *(index.shortlist_size for index in indexes)]
         combined = itertools.product(
@@ -139,6 +139,7 @@ def sweep(
     data: TrainingSet,
     grid: Grid | None = None,
     *,
+    k: int = 100,
     rounds: int = 3,
     max_texts: int = 5000,
     num_threads: int | None = None,
@@ -153,6 +154,7 @@ def sweep(
         model: a model, or an ensemble, whose members all get the same settings.
         data: N texts with their labels, like those to come; none that the model was trained on.
         grid: the settings to try.
+        k: labels a text that will be asked for.
         rounds: how often each setting is timed.
         max_texts: texts to measure on at most, a random choice of those that have labels.
         num_threads: as in `Index.search`.
@@ -163,10 +165,11 @@ def sweep(
         ConfigError: the grid asks for candidates, but the model has no fusion.
         ValueError: a number below 1, or a dtype that the model's label classifiers can't be converted to.
     """
-    settings = (grid or Grid()).settings(model)
+    k = as_count("k", k)
+    settings = (grid or Grid()).settings(model, k)
     rounds = as_count("rounds", rounds)
     data, relevant = _texts(model, data, as_count("max_texts", max_texts))
-    variants = _Variants(model, settings, num_threads)
+    variants = _Variants(model, settings, k, num_threads)
     start = perf_counter()
     queries = model._queries(data.inputs, num_threads, fusion=True)
     encoding = (perf_counter() - start) / len(data)
@@ -179,7 +182,7 @@ def sweep(
 
     metrics = []
     for setting in settings:
-        metrics.append(_metrics(variants.search(setting, queries), relevant))
+        metrics.append(_metrics(variants.search(setting, queries), relevant, k))
         tell()
     timed = data.inputs[:_TIMED]
     blocks = [
@@ -193,7 +196,7 @@ def sweep(
         for setting, found, time in zip(settings, metrics, microseconds, strict=True)
     )
     memory = {dtype: memory_by_part(indexes_of(variant)) for dtype, variant in variants.of_dtype.items()}
-    return Sweep(results, current_setting(model), memory, 1e6 * encoding, len(data), num_threads)
+    return Sweep(results, current_setting(model, k), memory, 1e6 * encoding, len(data), num_threads, k)
 
 
 def _seconds(
@@ -213,8 +216,8 @@ def _seconds(
 class _Variants:
     """A model with the dtypes and numbers of candidates of some settings."""
 
-    def __init__(self, model: Model | Ensemble, settings: Sequence[Setting], num_threads: int | None) -> None:
-        self.num_threads = num_threads
+    def __init__(self, model: Model | Ensemble, settings: Sequence[Setting], k: int, num_threads: int | None) -> None:
+        self.k, self.num_threads = k, num_threads
         own = {index.dtype for index in indexes_of(model)}
         screen = all(index.screen for index in indexes_of(model))
         self.of_dtype: dict[Dtype, Model | Ensemble] = {}
@@ -227,10 +230,10 @@ class _Variants:
         }  # fmt: skip
 
     def search(self, setting: Setting, queries: Any) -> Any:
-        """The labels [N, 100] of queries that the model made of texts."""
+        """The labels [N, k] of queries that the model made of texts."""
         variant = self._all[setting.dtype, setting.num_candidates]
         sizes = {"beam_size": setting.beam_size, "shortlist_size": setting.shortlist_size}
-        k = min(NUM_LABELS, variant._index.num_labels)
+        k = min(self.k, variant._index.num_labels)
         return variant._search_for(queries, k, num_threads=self.num_threads, **sizes).labels
 
     def seconds(self, setting: Setting, queries: Any) -> float:
@@ -245,14 +248,14 @@ def indexes_of(model: Model | Ensemble) -> list[Index]:
     return [member.index for member in (model.members if isinstance(model, Ensemble) else [model])]
 
 
-def current_setting(model: Model | Ensemble) -> Setting | None:
-    """What a model searches with unless told otherwise; None for an ensemble whose members differ."""
+def current_setting(model: Model | Ensemble, k: int) -> Setting | None:
+    """What a model searches for k labels with unless told otherwise; None for an ensemble whose members differ."""
     settings = {
         Setting(
             index.dtype,
             min(index.beam_size, index.num_clusters),
             min(index.shortlist_size, index.num_labels),
-            min(index.num_candidates, index.num_labels) if index.has_fusion and index.num_candidates else None,
+            min(max(k, index.num_candidates), index.num_labels) if index.has_fusion and index.num_candidates else None,
         )
         for index in indexes_of(model)
     }
@@ -291,6 +294,8 @@ def _texts(model: Model | Ensemble, data: TrainingSet, most: int) -> tuple[Train
     return data, relevant
 
 
-def _metrics(labels: Any, relevant: sp.csr_matrix) -> dict[str, float]:
-    found = evaluate(labels, relevant, ks=PRECISIONS, recall_ks=RECALLS)
-    return {name: found[name] for name in METRICS}
+def _metrics(labels: Any, relevant: sp.csr_matrix, k: int) -> dict[str, float]:
+    precisions = [cut for cut in _PRECISIONS if cut <= k]
+    recalls = sorted({*(cut for cut in _RECALLS if cut <= k), k})
+    found = evaluate(labels, relevant, ks=precisions, recall_ks=recalls)
+    return {name: found[name] for name in (*(f"P@{cut}" for cut in precisions), *(f"R@{cut}" for cut in recalls))}

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SHOWN = ("P@5", "R@100")
 _MIB = 2**20
 
 
@@ -21,7 +20,7 @@ def draw(sweep: Sweep, chosen: Setting) -> Figure:
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
-    for row, metric in zip(grid, _SHOWN, strict=True):
+    for row, metric in zip(grid, _shown(sweep), strict=True):
         _draw(row[0], sweep, chosen, metric, _microseconds)
         _draw(row[1], sweep, chosen, metric, _mib)
         row[0].set_ylabel(f"{metric}, %")
@@ -30,6 +29,12 @@ def draw(sweep: Sweep, chosen: Setting) -> Figure:
     handles, names = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
+
+
+def _shown(sweep: Sweep) -> tuple[str, str]:
+    """The precision and the recall of the most labels."""
+    *precisions, recall = sweep.results[0].metrics
+    return [name for name in precisions if name.startswith("P")][-1], recall
 
 
 def _microseconds(result: Measured) -> float:

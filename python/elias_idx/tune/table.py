@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from elias_idx._parts import described_parts
 from elias_idx._wording import counted
 from elias_idx.tune.choice import pareto_front
-from elias_idx.tune.measure import METRICS, NUM_LABELS, Measured, Setting, Sweep
+from elias_idx.tune.measure import Measured, Setting, Sweep
 
 _MIB = 2**20
 
@@ -25,12 +25,13 @@ def lines(sweep: Sweep, chosen: Setting, every: bool = False) -> list[str]:
     shown.sort(key=lambda result: (result.microseconds, result.nbytes))
     rows = [_row(result, _marks(result.setting, front, chosen, sweep.current)) for result in shown]
     fused = any(result.setting.num_candidates for result in shown)
-    header = _joined(["dtype", "beam", "shortlist", "candidates" if fused else "", *METRICS, "µs/text", "MiB"], "")
+    names = ["dtype", "beam", "shortlist", "candidates" if fused else "", *shown[0].metrics]
+    header = _joined([*names, "µs/text", "MiB"], "")
     return [
         f"{counted(sweep.num_texts, 'text')}, {counted(len(sweep.results), 'setting')}, of which no other beats the "
         f"{len(front)} marked *",
-        f"µs/text: searching for {NUM_LABELS} labels on this machine, {_threads(sweep.num_threads)}; making embedding "
-        f"and features takes {sweep.encoding_microseconds:,.0f} more",
+        f"µs/text: searching for {counted(sweep.k, 'label')} on this machine, {_threads(sweep.num_threads)}; making "
+        f"embedding and features takes {sweep.encoding_microseconds:,.0f} more",
         "",
         header,
         *rows,
@@ -46,16 +47,14 @@ def _threads(num_threads: int | None) -> str:
 def _row(result: Measured, marks: str) -> str:
     dtype, beam_size, shortlist_size, num_candidates = result.setting
     numbers = [f"{beam_size:,}", f"{shortlist_size:,}", "" if num_candidates is None else f"{num_candidates:,}"]
-    metrics = [f"{result.metrics[name]:.2f}" for name in METRICS]
+    metrics = [f"{value:.2f}" for value in result.metrics.values()]
     return _joined([dtype, *numbers, *metrics, f"{result.microseconds:,.0f}", f"{result.nbytes / _MIB:,.1f}"], marks)
-
-
-_WIDTHS = (9, 5, 10, 11, *(len(METRICS) * [7]), 9, 10)
 
 
 def _joined(cells: Sequence[str], marks: str) -> str:
     first, *rest = cells
-    aligned = [first.ljust(_WIDTHS[0]), *(cell.rjust(width) for cell, width in zip(rest, _WIDTHS[1:], strict=True))]
+    widths = (5, 10, 11, *((len(cells) - 6) * [7]), 9, 10)
+    aligned = [first.ljust(9), *(cell.rjust(width) for cell, width in zip(rest, widths, strict=True))]
     return f"{''.join(aligned)}  {marks}".rstrip()
 
 
