@@ -25,6 +25,7 @@ def test_toml_settings_and_overrides(tmp_path):
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
         ({"alpha": 0}, "alpha must be at least"),
         ({"word_ngrams": [1, 2, 3]}, "word_ngrams must be two whole numbers"),
+        ({"word_ngrams": (1, 101)}, "word_ngrams must be at most 100, got 101"),
         ({"word_ngrams": (3, 2)}, "word_ngrams must be a shortest and a longest"),
         ({"word_ngrams": (0, 2)}, "word_ngrams must be a shortest and a longest"),
         ({f"{field}_ngrams": (0, 0) for field in ("word", "char", "title_word", "title_char")}, "no features"),

@@ -264,7 +264,9 @@ def test_damaged_files_are_refused(tmp_path, name, change):
                 ("weight", math.nan),
                 ("symbols", 5),
                 ("symbols", [5]),
+                ("weight", 10**400),
                 ("min_texts", -1),
+                ("min_texts", 2**70),
                 ("unknown", 1),
             ]
         ),

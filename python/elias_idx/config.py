@@ -49,6 +49,8 @@ _OF_TRANSFORMERS = (
 )
 
 
+# As the core has it.
+_LONGEST_NGRAM = 100
 _NGRAMS = ("word_ngrams", "char_ngrams", "title_word_ngrams", "title_char_ngrams")
 
 _NO_SUCH_FEATURES = {("bag", "dense"), ("bag", "both"), ("precomputed", "sparse"), ("precomputed", "both")}
@@ -179,6 +181,8 @@ class Config:
             shortest, longest = getattr(self, name) or (0, 0)
             if shortest > longest or (shortest == 0) != (longest == 0):
                 raise ConfigError(f"{name} must be a shortest and a longest n-gram, or 0 0: got {shortest} {longest}")
+            if longest > _LONGEST_NGRAM:
+                raise ConfigError(f"{name} must be at most {_LONGEST_NGRAM}, got {longest}")
         if all(getattr(self, name) == (0, 0) for name in _NGRAMS):
             raise ConfigError(f"{', '.join(_NGRAMS)} are all 0 0: there would be no features")
         self._check_transformer()

@@ -161,6 +161,8 @@ class Ensemble(Predictor):
         num_candidates: int | None = None,
     ) -> Self:
         """Makes the same ensemble of members with other sizes; as `Model.with_defaults`."""
+        if num_candidates is not None and not any(member.index.has_fusion for member in self.members):
+            raise ValueError("num_candidates is for members with a fusion, and there is none")
         members = [
             member.with_defaults(beam_size, shortlist_size, num_candidates if member.index.has_fusion else None)
             for member in self.members

@@ -246,9 +246,9 @@ class Model(Predictor):
             ValueError: as `Index.remove_labels`.
             TypeError: likewise.
         """
-        index = self.index.remove_labels(labels)
-        counts = np.delete(self.label_counts, self.index._label_ids(labels))
-        return replace(self, index=index, label_counts=counts, path=None)
+        ids = self.index._label_ids(labels)
+        counts = np.delete(self.label_counts, ids)
+        return replace(self, index=self.index.remove_labels(ids), label_counts=counts, path=None)
 
     def add_labels(
         self,

@@ -114,7 +114,12 @@ def test_labels_that_were_added_are_removed_again(model, texts_by_label, tmp_pat
     assert without_ids.label_counts.tolist() == [loaded.label_counts[1], *loaded.label_counts[3:]]
 
 
-def test_a_text_of_several_labels_counts_once(model):
+def test_a_text_of_several_labels_or_among_the_others_counts_once(model):
+    given = {"one": ["topic3x the", "topic3y of"], "two": ["topic3x the", "topic3x the"]}
+    texts = new_labels.NewTexts.of(model, given, ["topic9x", "topic3y of", "topic9x"], None)
+    assert texts.num_examples == 2
+    assert texts.labels.toarray().tolist() == [[1, 1], [1, 0], [0, 0]]
+    np.testing.assert_array_equal(texts.embeddings, model.encode(["topic3x the", "topic3y of", "topic9x"]))
     added = model.add_labels({"one": ["topic3x the", "topic3y of"], "two": ["topic3x the", "topic3x the"]})
     assert added.num_training_texts == model.num_training_texts + 2
     assert added.label_counts[-2:].tolist() == [2, 1]
@@ -132,9 +137,10 @@ def test_edges_weigh_what_the_examples_clusters_score(model, texts_by_label):
         np.testing.assert_allclose(weights[:, label], scores, rtol=1e-5)
 
 
-def test_classifiers_are_the_least_of_their_loss():
+@pytest.mark.parametrize(("dim", "num_negatives"), [(6, 30), (12, 5)])
+def test_classifiers_are_the_least_of_their_loss(dim, num_negatives):
     rng = np.random.default_rng(0)
-    positives, negatives = rng.normal(0.5, 1, (4, 6)), rng.normal(0, 1, (30, 6))
+    positives, negatives = rng.normal(0.5, 1, (4, dim)), rng.normal(0, 1, (num_negatives, dim))
     weights = new_labels._fitted(positives.astype(np.float32), negatives.astype(np.float32), -2.0)
     pull = new_labels._sigmoid(-(positives @ weights - 2)) @ positives
     push = new_labels._sigmoid(negatives @ weights - 2) @ negatives
@@ -152,6 +158,11 @@ def test_models_of_embeddings(tmp_path):
     assert isinstance(model.encoder, PrecomputedEncoder)
     found = model.add_labels(given, other_texts=data.inputs[:40]).predict(topics[[3, 17, 30]].astype(np.float32), 2)
     assert [name in best for name, best in zip(HIDDEN, found.names, strict=True)] == [True] * 3
+    # Rows that are the same are one example, as texts are.
+    same = dict.fromkeys(("one", "two"), given["t3"])
+    assert model.add_labels(same).num_training_texts == model.num_training_texts + len(given["t3"])
+    with pytest.raises(DataError, match="of one kind, got embeddings and texts"):
+        model.add_labels({"one": given["t3"]}, other_texts=["a text"])
 
 
 def test_ensembles_change_in_every_member(model, texts_by_label, tmp_path):
@@ -175,8 +186,26 @@ def test_ensembles_change_in_every_member(model, texts_by_label, tmp_path):
         ({"t0": ["topic0x"]}, "has the label 't0'"),
         ({"new": []}, "label 'new' has no texts"),
         ({"new": "topic0x"}, "put a single text in a list"),
+        ({5: ["topic0x"]}, "labels must be strings, got 5"),
     ],
 )
 def test_what_cant_be_added(model, given, message):
     with pytest.raises(DataError, match=message):
         model.add_labels(given)
+
+
+def test_what_else_cant_be_given(model):
+    for options, message in [
+        ({"other_texts": "some words"}, "other_texts: put a single text in a list"),
+        ({"other_texts": iter(["text"])}, "other_texts must be a list of texts, or an array, got list_iterator"),
+        ({"label_texts": {"t33": "a name"}}, "label_texts has 't33', which is none of the labels to add"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            model.add_labels({"new": ["topic0x"]}, **options)
+
+
+def test_labels_to_remove_may_come_one_after_the_other(model):
+    removed = model.remove_labels(iter(["t0", "t5"]))
+    expected = model.remove_labels(["t0", "t5"])
+    np.testing.assert_array_equal(removed.label_counts, expected.label_counts)
+    assert list(removed.index.label_names) == list(expected.index.label_names)

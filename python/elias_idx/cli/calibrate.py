@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from elias_idx.calibration import Calibration, Reliability, cross_calibrated, reliability
-from elias_idx.cli.commands import cli, explained
+from elias_idx.cli.commands import check_output, cli, explained
 from elias_idx.cli.drawing import check_drawing, save_figure
 from elias_idx.data import read_training_set
 from elias_idx.errors import DataError
@@ -51,6 +51,7 @@ def calibrate(
     """
     if plot is not None:
         _check_plot(plot)
+    check_output(model, out, overwrite)
     loaded = Model.load(model)
     if loaded.takes_embeddings != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")

@@ -253,7 +253,7 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
     """
     to_stdout = str(out) == "-"
     if not to_stdout:
-        _check_output(out, overwrite)
+        _check_file(out, overwrite)
     if math.isnan(options["min_score"] or 0.0):
         raise click.UsageError("--min-score must be a number")
     loaded = Model.load(model)
@@ -284,7 +284,15 @@ def _label_filter(model: Predictor, path: Path) -> LabelFilter | EnsembleFilter:
         raise DataError(f"{path}: {error}") from error
 
 
-def _check_output(out: Path, overwrite: bool) -> None:
+def check_output(model: Path, out: Path | None, overwrite: bool) -> None:
+    """Refuses, before any work, a folder that a changed model can't or must not be written to; None for its own."""
+    target = (out or model).absolute()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} is no folder: create it first")
+    check_replaceable(target, overwrite=overwrite or out is None)
+
+
+def _check_file(out: Path, overwrite: bool) -> None:
     """Refuses, before any work, a file that can't or must not be written."""
     if not out.parent.is_dir():
         raise FileNotFoundError(f"{out.parent} is no folder: create it first")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elias_idx.errors import MissingExtraError
+from elias_idx.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,5 +32,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     from matplotlib import rc_context
 
     # Letters as text, not as shapes: a tenth of the size. Without the time, so that equal pictures are equal files.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elias_idx"}):
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "elias_idx"}), replacing(path) as partial:
+        figure.savefig(partial, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

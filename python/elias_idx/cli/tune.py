@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 from tqdm import tqdm
 
-from elias_idx.cli.commands import cli, explained, whole_numbers
+from elias_idx.cli.commands import check_output, cli, explained, whole_numbers
 from elias_idx.cli.drawing import check_drawing, save_figure
 from elias_idx.data import read_training_set
 from elias_idx.errors import DataError
@@ -102,6 +102,8 @@ def tune(
         raise click.UsageError("--out and --overwrite say where --apply stores the setting: give it, too")
     if plot is not None:
         check_drawing(plot)
+    if applies:
+        check_output(model, out, overwrite)
     loaded = Model.load(model, mmap=False)
     if loaded.takes_embeddings != (embeddings is not None):
         raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")

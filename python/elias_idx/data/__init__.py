@@ -1,6 +1,6 @@
 """Labelled inputs: reading them, and their labels as sparse matrices."""
 
-from elias_idx.data.contents import Inputs, as_texts, is_sparse, num_rows
+from elias_idx.data.contents import Inputs, as_texts, is_sparse, num_rows, same_inputs
 from elias_idx.data.jsonl import Row, read_rows, write_rows
 from elias_idx.data.label_texts import LabelText, LabelTexts, read_label_texts
 from elias_idx.data.labels import LabelVocabulary, checked_matrix
@@ -24,5 +24,6 @@ __all__ = [
     "read_label_texts",
     "read_rows",
     "read_training_set",
+    "same_inputs",
     "write_rows",
 ]

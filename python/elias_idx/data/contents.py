@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import hashlib
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
@@ -68,3 +69,24 @@ def num_rows(inputs: Inputs) -> int:
 def is_sparse(inputs: object) -> TypeGuard[Any]:
     """Whether the inputs are a sparse matrix, of whichever format."""
     return bool(sp.issparse(inputs))
+
+
+def same_inputs(inputs: Inputs) -> npt.NDArray[np.int64]:
+    """A number for each input, [N], the same one for those that are the same; from 0, in the order of first uses."""
+    numbers: dict[str | bytes, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in _keys(inputs)], np.int64)
+
+
+def _keys(inputs: Inputs) -> Iterable[str | bytes]:
+    """What tells inputs apart: texts themselves, and digests of arrays."""
+    if is_sparse(inputs):
+        bounds = zip(inputs.indptr[:-1], inputs.indptr[1:], strict=True)
+        return (_digest(inputs.indices[start:end], inputs.data[start:end]) for start, end in bounds)
+    return map(_digest, inputs) if isinstance(inputs, np.ndarray) else inputs
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()

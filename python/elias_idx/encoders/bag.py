@@ -13,7 +13,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx import _core
-from elias_idx._arrays import as_sparse
+from elias_idx._arrays import as_count_if_given, as_sparse
 from elias_idx.data import Inputs, is_sparse, num_rows
 from elias_idx.errors import FormatError
 from elias_idx.features import Features, load_features
@@ -82,7 +82,7 @@ class BagEncoder:
         result = np.empty((features.shape[0], self.dim), np.float32)
         rows = as_sparse("features", features, (features.shape[0], self.features.num_features))
         norm = (self.gain, self.bias, LAYER_NORM_EPSILON, self.length)
-        _core.embed_bags(rows, self.embeddings, norm, result, num_threads)
+        _core.embed_bags(rows, self.embeddings, norm, result, as_count_if_given("num_threads", num_threads))
         return result
 
     def save(self, folder: Path) -> None:

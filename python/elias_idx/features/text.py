@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,14 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from elias_idx import _core
+from elias_idx._arrays import as_count_if_given
 from elias_idx.data import Inputs, as_texts
 from elias_idx.errors import DataError, FormatError
 from elias_idx.features.blocks import Block
 from elias_idx.files import load_tensors, save_tensors
+
+# More than a block of features is ever given.
+_LARGEST = 2**31
 
 
 class TextFeatures:
@@ -52,6 +55,7 @@ class TextFeatures:
         Raises:
             DataError: all blocks are empty.
         """
+        num_threads = as_count_if_given("num_threads", num_threads)
         fitted = _core.TextFeatures.fit(list(map(_settings, self.blocks)), texts, num_threads)
         if not fitted.num_features:
             raise DataError(
@@ -76,7 +80,9 @@ class TextFeatures:
             DataError: the inputs are not all strings.
         """
         texts = as_texts(inputs)
-        assert self._fitted is not None
+        if self._fitted is None:
+            raise ValueError("fit the features before they transform texts")
+        num_threads = as_count_if_given("num_threads", num_threads)
         indptr, indices, data = self._fitted.transform(texts, num_threads)
         matrix = sp.csr_matrix((data, indices, indptr), shape=(len(texts), self.num_features))
         matrix.has_canonical_format = True
@@ -166,8 +172,8 @@ def _parsed_block(symbols: list[str], ngrams: list[int], **settings: Any) -> tup
     block = Block(ngrams=(shortest, longest), **settings)
     known = block.field in ("text", "first_line") and block.kind in ("word", "char")
     numbers = all(type(number) is int for number in (shortest, longest, block.min_texts)) and 1 <= shortest <= longest
-    weighted = type(block.weight) in (int, float) and 0 <= block.weight < math.inf
+    weighted = type(block.weight) in (int, float) and 0 <= block.weight <= _LARGEST
     named = isinstance(symbols, list) and {str}.issuperset(map(type, symbols))
-    if not (known and numbers and block.min_texts >= 0 and weighted and named):
+    if not (known and numbers and 0 <= block.min_texts <= _LARGEST and weighted and named):
         raise ValueError(f"{block} is no block of n-grams, or its symbols are no strings")
     return block, symbols

@@ -9,16 +9,14 @@ the first model then knows fewer labels, by which all that is compared on the he
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from elias_idx.data import Inputs, TrainingSet, is_sparse
+from elias_idx.data import TrainingSet, same_inputs
 
 SHARE, MOST = 0.05, 5000
 # Of small sets a larger share is held out, since fewer texts say little: below these, another text is worth more than
@@ -136,7 +134,7 @@ class _Choice:
 def _units(data: TrainingSet) -> Rows:
     """The number of each text's unit, [N]: of what is held out together or not at all."""
     own = np.arange(len(data))
-    numberings = [_same_inputs(data), *([] if data.groups is None else [data.groups])]
+    numberings = [same_inputs(data.inputs), *([] if data.groups is None else [data.groups])]
     # Texts and what they are numbered by are the nodes of a graph, whose components are the units.
     ends, num_nodes = [], len(data)
     for numbers in numberings:
@@ -146,24 +144,3 @@ def _units(data: TrainingSet) -> Rows:
     graph = sp.coo_matrix(edges, shape=(num_nodes, num_nodes))
     _, components = sp.csgraph.connected_components(graph, directed=False)
     return np.unique(components[: len(data)], return_inverse=True)[1].astype(np.int64)
-
-
-def _same_inputs(data: TrainingSet) -> Rows:
-    """A number for each input, [N], the same one for inputs that are the same."""
-    numbers: dict[str | bytes, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in _keys(data.inputs)], np.int64)
-
-
-def _keys(inputs: Inputs) -> Iterable[str | bytes]:
-    """What tells inputs apart: texts themselves, and digests of arrays."""
-    if is_sparse(inputs):
-        bounds = zip(inputs.indptr[:-1], inputs.indptr[1:], strict=True)
-        return (_digest(inputs.indices[start:end], inputs.data[start:end]) for start, end in bounds)
-    return map(_digest, inputs) if isinstance(inputs, np.ndarray) else inputs
-
-
-def _digest(*arrays: npt.NDArray[Any]) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()

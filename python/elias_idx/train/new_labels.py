@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import scipy.sparse as sp
 
 from elias_idx._change import NewEvidence
 from elias_idx.config import Config
-from elias_idx.data import Inputs, is_sparse, num_rows
+from elias_idx.data import Inputs, is_sparse, num_rows, same_inputs
 from elias_idx.errors import DataError
 from elias_idx.index import Index
 from elias_idx.model import Model
@@ -59,13 +60,19 @@ class NewTexts:
         cls, model: Model, texts_by_label: Mapping[str, Inputs], other_texts: Inputs | None, num_threads: int | None
     ) -> NewTexts:
         """Encodes the texts; one that several labels have counts once."""
-        inputs, labels = _joined(texts_by_label)
-        num_examples = num_rows(inputs)
-        if other_texts is not None:
-            inputs = _stacked([inputs, other_texts])
-            labels.resize(num_rows(inputs), labels.shape[1])
+        parts = [*texts_by_label.values(), *([] if other_texts is None else [other_texts])]
+        inputs = _stacked(parts)
+        columns = np.repeat(np.arange(len(parts)), [num_rows(part) for part in parts])
+        # Numbered in the order of their first uses: other texts come last, but for those that are examples, too.
+        numbers = same_inputs(inputs)
+        _, firsts = np.unique(numbers, return_index=True)
+        inputs = _rows_of(inputs, firsts)
+        is_example = columns < len(texts_by_label)
+        places = numbers[is_example], columns[is_example]
+        labels = sp.csr_matrix((np.ones(is_example.sum(), np.float32), places), (len(firsts), len(texts_by_label)))
+        labels.data[:] = 1  # of a text that stands twice under a label
         embeddings, sparse = model.vectorise(inputs, num_threads)
-        return cls(embeddings, sparse, labels, num_examples)
+        return cls(embeddings, sparse, labels, int(places[0].max()) + 1)
 
 
 def with_new_labels(
@@ -76,7 +83,9 @@ def with_new_labels(
     num_threads: int | None,
 ) -> Model:
     """The model with more labels; see `Model.add_labels`."""
-    names = _checked_names(model, texts_by_label)
+    if model.index.has_fusion and model.features is None:
+        raise DataError("the model's index has a fusion, but there are no features that it could be given")
+    names = _checked_names(model, texts_by_label, other_texts, label_texts)
     texts = NewTexts.of(model, texts_by_label, other_texts, num_threads)
     counts = np.bincount(texts.labels.indices, minlength=len(names))
     weights, bias = classifiers(model.index, texts)
@@ -137,18 +146,20 @@ def classifiers(index: Index, texts: NewTexts) -> tuple[Array, Array]:
 def _fitted(positives: Array, negatives: Array, bias: float) -> Array:
     """The weights of a logistic regression with a given bias.
 
-    Minimises ½ RIDGE ‖w‖² + Σ log(1 + exp(∓(w·x + b))), w being a sum of the rows x, by steps that are safe since the
-    loss's curvature is a quarter at most; so one inverse does for all of them.
+    Minimises ½ RIDGE ‖w‖² + Σ log(1 + exp(∓(w·x + b))) by steps that are safe since the loss's curvature is a quarter
+    at most; so one inverse does for all of them, that of the smaller side of the rows.
     """
     rows = np.concatenate([positives, negatives]).astype(np.float64)
     truth = np.arange(len(rows)) < len(positives)
-    products = rows @ rows.T
-    inverse = np.linalg.inv(products + 4 * RIDGE * np.eye(len(rows)))
-    logits = np.zeros(len(rows))
+    if len(rows) <= rows.shape[1]:
+        step = rows.T @ np.linalg.inv(rows @ rows.T + 4 * RIDGE * np.eye(len(rows)))
+    else:
+        step = np.linalg.solve(rows.T @ rows + 4 * RIDGE * np.eye(rows.shape[1]), rows.T)
+    weights = np.zeros(rows.shape[1])
     for _ in range(STEPS):
-        shares = inverse @ (logits + 4 * (truth - _sigmoid(logits + bias)))
-        logits = products @ shares
-    return (shares @ rows).astype(np.float32)
+        logits = rows @ weights
+        weights = step @ (logits + 4 * (truth - _sigmoid(logits + bias)))
+    return weights.astype(np.float32)
 
 
 def _sigmoid(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -197,37 +208,47 @@ def _shifted(labels: sp.csr_matrix, num_old: int) -> sp.csr_matrix:
     return sp.csr_matrix((labels.data, labels.indices + num_old, labels.indptr), shape)
 
 
-def _checked_names(model: Model, texts_by_label: Mapping[str, Inputs]) -> list[str]:
-    names = list(texts_by_label)
-    if not names:
+def _checked_names(
+    model: Model, texts_by_label: Mapping[str, Inputs], other_texts: Inputs | None, label_texts: Mapping[str, str]
+) -> list[str]:
+    if not texts_by_label:
         raise DataError("there are no labels to add")
     known = set(model._check_names())
     for name, texts in texts_by_label.items():
+        if not isinstance(name, str):
+            raise DataError(f"labels must be strings, got {name!r}")
         if name in known:
             raise DataError(f"the model has the label {name!r}: remove it first, or train again")
-        if isinstance(texts, str):
-            raise DataError(f"label {name!r}: put a single text in a list")
+        _check_rows(f"label {name!r}", texts)
         if not num_rows(texts):
             raise DataError(f"label {name!r} has no texts: it needs one at least")
-    return names
+    if other_texts is not None:
+        _check_rows("other_texts", other_texts)
+    if unknown := label_texts.keys() - texts_by_label.keys():
+        raise DataError(f"label_texts has {min(unknown)!r}, which is none of the labels to add")
+    return list(texts_by_label)
 
 
-def _joined(texts_by_label: Mapping[str, Inputs]) -> tuple[Inputs, sp.csr_matrix]:
-    """All examples, and which labels they have, CSR [T, n]. A text that stands under several labels is one example."""
-    parts = list(texts_by_label.values())
-    columns = np.repeat(np.arange(len(parts)), [num_rows(part) for part in parts])
-    inputs = _stacked(parts)
-    rows = np.arange(len(columns))
-    if isinstance(inputs, list):
-        places = {text: place for place, text in enumerate(dict.fromkeys(inputs))}
-        rows, inputs = np.array([places[text] for text in inputs]), list(places)
-    labels = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), (num_rows(inputs), len(parts)))
-    labels.data[:] = 1  # of a text that stands twice under a label
-    return inputs, labels
+def _check_rows(name: str, inputs: Inputs) -> None:
+    if isinstance(inputs, str):
+        raise DataError(f"{name}: put a single text in a list")
+    if not (is_sparse(inputs) or isinstance(inputs, (Sequence, np.ndarray))):
+        raise DataError(f"{name} must be a list of texts, or an array, got {type(inputs).__name__}")
 
 
-def _stacked(parts: Sequence[Inputs]) -> Inputs:
+def _stacked(parts: Sequence[Any]) -> Inputs:
     """Inputs one after the other."""
-    if is_sparse(parts[0]):
-        return sp.vstack(parts, format="csr")
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [text for part in parts for text in part]
+    kinds = {_kind(part) for part in parts}
+    if len(kinds) > 1:
+        raise DataError(f"examples and other texts must all be of one kind, got {' and '.join(sorted(kinds))}")
+    if kinds == {"features"}:
+        return sp.vstack([part.tocsr().sorted_indices() for part in parts], format="csr")
+    return np.concatenate(parts) if kinds == {"embeddings"} else [text for part in parts for text in part]
+
+
+def _kind(inputs: Inputs) -> str:
+    return "features" if is_sparse(inputs) else "embeddings" if isinstance(inputs, np.ndarray) else "texts"
+
+
+def _rows_of(inputs: Any, rows: npt.NDArray[np.int64]) -> Inputs:
+    return [inputs[row] for row in rows] if isinstance(inputs, list) else inputs[rows]

@@ -67,14 +67,20 @@ pub struct Block {
     pub weight: f64,
 }
 
+/// The longest n-gram: memory of this many symbols is kept for each text at work.
+const MAX_N: usize = 100;
+
 impl Block {
     fn check(&self) -> Result<()> {
         let weighted = self.weight.is_finite() && self.weight >= 0.0;
-        if (1..=self.longest).contains(&self.shortest) && weighted {
+        let ordered = (1..=self.longest).contains(&self.shortest);
+        if ordered && self.longest <= MAX_N && weighted {
             return Ok(());
         }
-        Err(bad("a block's n-grams must have n of at least 1, and its weight must not be negative"
-            .into()))
+        let message = format!(
+            "a block's n-grams must have n from 1 to {MAX_N}, and its weight must not be negative"
+        );
+        Err(bad(message))
     }
 }
 
