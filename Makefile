@@ -25,11 +25,11 @@ test: lint types test-rust test-python
 test-all: $(VENV)/.integration
 	$(BIN)/python -m pytest -m integration
 
-# All tests at the best level, those of the core's arithmetic at each one below it too.
 # The documentation as a site, in artifacts/site.
 docs: $(VENV)/.integration
 	$(BIN)/mkdocs build --strict
 
+# All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test
 	cargo test --release --workspace
 	$(call at_lower_levels,cargo test --release --package elias-idx)
