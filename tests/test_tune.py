@@ -227,6 +227,9 @@ def test_the_command_prints_draws_and_stores(saved, dev, tmp_path):
     grid = ["--beam-sizes", "2,8", "--shortlist-sizes", "12", "--rounds", "1", "--cheapest", "memory"]
     result = run(copy, dev, *grid, "--tolerance", 100, "--plot", tmp_path / "drawn")
     assert re.search(r"^int8 .*recommended$", result.stdout, re.MULTILINE)
+    assert "rests on chance" not in result.stderr
+    few = run(copy, dev, *grid, "--max-texts", 20)
+    assert "one text makes 5.00 points of P@1, more than --tolerance 0.2" in few.stderr
     assert current_setting(Model.load(copy), 100) == current_setting(before, 100)  # nothing is stored yet
     assert "R@100" in (tmp_path / "drawn.svg").read_text(encoding="utf-8")
     assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")

@@ -121,6 +121,12 @@ def tune(
             raise click.ClickException(str(error)) from error
     chosen = cheapest(measured.results, tolerance, cost).setting
     _tell(measured, chosen, every, plot)
+    if (step := 100 / measured.num_texts) > tolerance:
+        click.echo(
+            f"warning: one text makes {step:.2f} points of P@1, more than --tolerance {tolerance:g}: the "
+            "recommendation rests on chance; take more texts",
+            err=True,
+        )
     if applies:
         if chosen != measured.current:
             loaded = with_setting(loaded, chosen)
