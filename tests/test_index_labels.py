@@ -236,11 +236,7 @@ NOTHING = {"bias": [], "weights": np.zeros((0, 12)), "edges": EDGES[:, :0], "nam
         ({"weights": np.zeros((2, 11))}, ValueError, r"weights must be \[new labels, label dim\] = \[2, 12\]"),
         ({"weights": np.full((2, 12), np.nan)}, ValueError, r"label_weights\[60, 0\] is NaN"),
         ({"bias": [0.0, np.inf]}, ValueError, r"label_bias\[61\] is inf"),
-        (
-            {"bias": [], "weights": np.zeros((0, 12)), "edges": EDGES[:, :0], "names": []},
-            ValueError,
-            "number of new labels must be",
-        ),
+        (NOTHING, ValueError, "number of new labels must be"),
         ({"edges": EDGES[:, :1]}, ValueError, r"edges must be .* \[9, 2\], got \[9, 1\]"),
         ({"edges": EDGES * 3}, ValueError, r"edges: a weight isn't in \(0, 1\]"),
         ({"edges": (np.r_[0, np.full(9, 2)], [1, 0], [0.5, 0.5])}, ValueError, "edges: a row's columns don't ascend"),

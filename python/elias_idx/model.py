@@ -247,8 +247,8 @@ class Model(Predictor):
             TypeError: likewise.
         """
         ids = self.index._label_ids(labels)
-        counts = np.delete(self.label_counts, ids)
-        return replace(self, index=self.index.remove_labels(ids), label_counts=counts, path=None)
+        index = self.index.remove_labels(ids)
+        return replace(self, index=index, label_counts=np.delete(self.label_counts, ids), path=None)
 
     def add_labels(
         self,

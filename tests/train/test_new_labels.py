@@ -205,6 +205,8 @@ def test_what_else_cant_be_given(model):
 
 
 def test_labels_to_remove_may_come_one_after_the_other(model):
+    with pytest.raises(ValueError, match=str(model.index.num_labels)):
+        model.remove_labels([model.index.num_labels])
     removed = model.remove_labels(iter(["t0", "t5"]))
     expected = model.remove_labels(["t0", "t5"])
     np.testing.assert_array_equal(removed.label_counts, expected.label_counts)

@@ -67,7 +67,7 @@ class Explorer:
     def named(self, name: str) -> str:
         """The clusters of the label with a name."""
         try:
-            (label,) = self.index._core.find_labels([name.strip()])
+            (label,) = self.index._label_ids([name.strip()])
         except ValueError:
             return f"<p>No label is called {render.escaped(name)}.</p>"
         return self.label(int(label))
