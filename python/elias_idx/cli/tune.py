@@ -52,7 +52,7 @@ Examples:
 @click.option(
     "--num-candidates",
     callback=whole_numbers,
-    help="candidates of the fusion to try  [default: 32, 100 and the model's]",
+    help="candidates of the fusion to try  [default: 24, 100 and the model's]",
 )
 @click.option(
     "--dtypes", callback=_dtypes, help="what to store label weights as  [default: the model's and smaller ones]"

@@ -28,7 +28,7 @@ from elias_idx.model import Model
 _PRECISIONS, _RECALLS = (1, 5), (10, 100)
 _BEAMS = (5, 10, 20, 40, 80)
 _SHORTLISTS = (500, 1000, 2000, 4000)
-_CANDIDATES = (32, 100)
+_CANDIDATES = (24, 100)
 _SMALLER: dict[Dtype, tuple[Dtype, ...]] = {
     "float32": ("bfloat16", "int8"),
     "bfloat16": ("int8",),

@@ -8,7 +8,7 @@
 //! N texts, F features, L labels.
 
 use crate::error::{ArgumentError, Result};
-use crate::kernels::prefetch;
+use crate::kernels::{Kernels, MAXIMA_CHUNK, prefetch};
 use crate::matrix::MAX_IDS;
 use crate::search::top_k::{TopK, unkey};
 use crate::sparse::SparseRows;
@@ -17,6 +17,8 @@ use crate::storage::zeros;
 /// Lists whose start is asked for ahead of their use, and at most so many bytes of it: what follows the processor foresees.
 const AHEAD: usize = 4;
 const MAX_PREFETCHED: usize = 512;
+/// The least number above 0.
+const LEAST: f32 = f32::from_bits(1);
 
 /// The texts of each feature, by number, and their values.
 #[derive(Clone, Copy)]
@@ -70,8 +72,10 @@ pub(crate) struct Vote {
 pub(crate) struct NeighbourSearch {
     /// Features and their values.
     query: Vec<(usize, f32)>,
-    /// By text; all zeros between two searches.
+    /// By text, and more up to a power of two; all zeros between two searches.
     cosines: Vec<f32>,
+    /// The largest of every [`MAXIMA_CHUNK`] cosines.
+    maxima: Vec<f32>,
     top: TopK,
     nearest: Vec<Neighbour>,
     votes: Vec<Vote>,
@@ -133,28 +137,66 @@ impl NeighbourSearch {
     /// A query is its features, below F, and their values.
     pub(crate) fn nearest(
         &mut self,
+        kernels: Kernels,
         postings: Postings<'_>,
         query: impl Iterator<Item = (usize, f32)>,
         count: usize,
     ) -> &[Neighbour] {
-        self.cosines.resize(postings.num_texts, 0.0);
         self.query.clear();
         self.query.extend(query);
+        self.add_up(postings);
+        self.take_largest(kernels, postings.num_texts, count);
+        let found = self.top.finish().iter().map(|&key| unkey(key));
+        self.nearest.clear();
+        self.nearest.extend(found.map(|(text, cosine)| Neighbour { text, cosine }));
+        &self.nearest
+    }
+
+    /// Adds up the cosines of all texts.
+    fn add_up(&mut self, postings: Postings<'_>) {
+        self.cosines.resize(postings.num_texts.next_power_of_two(), 0.0);
+        let cosines = &mut self.cosines[..];
         for (at, &(feature, value)) in self.query.iter().enumerate() {
             if let Some(&(later, _)) = self.query.get(at + AHEAD) {
                 postings.prefetch(later);
             }
             let (texts, values) = postings.list(feature);
             for (&text, of_text) in texts.iter().zip(values) {
-                self.cosines[text as usize] += value * of_text;
+                // The mask changes nothing, but with it the compiler needs no check of the bounds.
+                cosines[text as usize & (cosines.len() - 1)] += value * of_text;
             }
         }
+    }
+
+    /// Takes the `count` largest cosines above 0 to the top, and leaves zeros.
+    fn take_largest(&mut self, kernels: Kernels, num_texts: usize, count: usize) {
+        let cosines = &mut self.cosines[..num_texts];
+        self.maxima.resize(num_texts.div_ceil(MAXIMA_CHUNK), 0.0);
+        kernels.chunk_maxima(cosines, &mut self.maxima);
+        // At least `count` cosines reach the maximum that as many chunks reach.
+        let reached = match count <= self.maxima.len() {
+            true => kernels.kth_largest(&self.maxima, count),
+            false => 0.0,
+        };
+        let least = reached.max(LEAST);
         self.top.reset(count);
-        self.top.take_all(&mut self.cosines);
-        let found = self.top.finish().iter().map(|&key| unkey(key));
-        self.nearest.clear();
-        self.nearest.extend(found.map(|(text, cosine)| Neighbour { text, cosine }));
-        &self.nearest
+        for (chunk, &max) in self.maxima.iter().enumerate() {
+            if max < least {
+                continue;
+            }
+            let first = chunk * MAXIMA_CHUNK;
+            // Without a branch for each cosine: nothing foresees which ones are large.
+            let (mut large, mut num_large) = ([0_u8; MAXIMA_CHUNK], 0);
+            for (at, &cosine) in cosines[first..].iter().take(MAXIMA_CHUNK).enumerate() {
+                large[num_large % MAXIMA_CHUNK] = at as u8;
+                num_large += usize::from(cosine >= least);
+            }
+            for &at in &large[..num_large] {
+                let text = first + usize::from(at);
+                self.top.push(cosines[text], text as u32);
+            }
+        }
+        cosines.fill(0.0);
     }
 
     /// What the texts that [`nearest`](Self::nearest) found last vote for, by label.
@@ -233,15 +275,16 @@ mod tests {
     proptest! {
         #[test]
         fn neighbours_are_those_of_sorting_all_cosines(
-            texts in matrix(40), queries in matrix(80), count in 1..50_usize, max_texts in 0..40_usize,
+            texts in matrix(600), queries in matrix(20), count in 1..50_usize, max_texts in 0..600_usize,
         ) {
             let few = |f: usize| texts.iter().filter(|text| text[f] != 0.0).count() <= max_texts;
             let features: Vec<bool> = (0..FEATURES).map(few).collect();
             let inverted = Rows::new(&texts, FEATURES).invert(max_texts);
             let mut search = NeighbourSearch::default();
-            for query in &queries {
+            for (query, &kernels) in queries.iter().zip(Kernels::available().iter().cycle()) {
                 let features_of_query = query.iter().copied().enumerate();
-                let found = search.nearest(view(&inverted, texts.len()), features_of_query, count);
+                let postings = view(&inverted, texts.len());
+                let found = search.nearest(kernels, postings, features_of_query, count);
                 let found: Vec<(u32, f32)> =
                     found.iter().map(|near| (near.text, near.cosine)).collect();
                 let mut expected = by_sorting(&texts, query, &features);
@@ -256,8 +299,8 @@ mod tests {
             labels in prop::collection::vec(prop::collection::btree_set(0..8_u32, 0..4), 30),
         ) {
             let inverted = Rows::new(&texts, FEATURES).invert(usize::MAX);
-            let mut search = NeighbourSearch::default();
-            let near = search.nearest(view(&inverted, texts.len()), (0..).zip(query), 10).to_vec();
+            let (mut search, kernels) = (NeighbourSearch::default(), Kernels::detect().unwrap());
+            let near = search.nearest(kernels, view(&inverted, texts.len()), (0..).zip(query), 10).to_vec();
             let mut offsets = vec![0_u64];
             labels.iter().for_each(|own| offsets.push(offsets[offsets.len() - 1] + own.len() as u64));
             let flat: Vec<u32> = labels.iter().flatten().copied().collect();
@@ -282,10 +325,10 @@ mod tests {
     fn searches_leave_nothing_behind() {
         let many = Rows::new(&vec![vec![1.0; 2]; 300], 2).invert(usize::MAX);
         let few = Rows::new(&[vec![0.0, 1.0]], 2).invert(usize::MAX);
-        let mut search = NeighbourSearch::default();
-        assert_eq!(search.nearest(view(&many, 300), [(0, 1.0)].into_iter(), 7).len(), 7);
+        let (mut search, kernels) = (NeighbourSearch::default(), Kernels::detect().unwrap());
+        assert_eq!(search.nearest(kernels, view(&many, 300), [(0, 1.0)].into_iter(), 7).len(), 7);
         let expected = [Neighbour { text: 0, cosine: 0.5 }];
-        assert_eq!(search.nearest(view(&few, 1), [(1, 0.5)].into_iter(), 7), expected);
-        assert!(search.nearest(view(&few, 1), [(0, 1.0)].into_iter(), 7).is_empty());
+        assert_eq!(search.nearest(kernels, view(&few, 1), [(1, 0.5)].into_iter(), 7), expected);
+        assert!(search.nearest(kernels, view(&few, 1), [(0, 1.0)].into_iter(), 7).is_empty());
     }
 }

@@ -121,7 +121,8 @@ impl Scorer {
         if let Some(neighbours) = &fusion.neighbours {
             let features = sparse.row(query.number);
             let count = fusion.sizes.num_neighbours;
-            let nearest = self.neighbours.nearest(neighbours.postings(), features, count);
+            let postings = neighbours.postings();
+            let nearest = self.neighbours.nearest(plan.kernels, postings, features, count);
             neighbourhood = Neighbourhood::of(nearest);
             let votes = self.neighbours.votes(neighbours.labels());
             self.candidates.add_votes(votes, *num_candidates, |label| {

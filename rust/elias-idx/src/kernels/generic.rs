@@ -198,17 +198,29 @@ impl Vector for Portable {
     }
 }
 
-/// The sum of values in a fixed order: halves are added until one value is left.
+/// The sum of values in a fixed order, see [`tree`].
 #[inline(always)]
-fn tree_sum<const N: usize>(mut values: [f32; N]) -> f32 {
+fn tree_sum<const N: usize>(values: [f32; N]) -> f32 {
+    tree(values, |one, other| one + other)
+}
+
+/// Combines halves, value by value, until one is left: in few steps that wait for each other.
+#[inline(always)]
+pub(super) fn tree<const N: usize>(mut values: [f32; N], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
-            values[i] += values[i + width];
+            values[i] = combine(values[i], values[i + width]);
         }
         width /= 2;
     }
     values[0]
+}
+
+/// The larger value; the second for a first that is NaN.
+#[inline(always)]
+pub(super) fn larger(one: f32, other: f32) -> f32 {
+    if one > other { one } else { other }
 }
 
 /// Rows in a tile.
@@ -488,13 +500,13 @@ fn max(values: &[f32]) -> f32 {
     let mut chunks = values.chunks_exact(WIDE);
     for chunk in &mut chunks {
         for (value, lane) in chunk.iter().zip(&mut lanes) {
-            *lane = if *value > *lane { *value } else { *lane };
+            *lane = larger(*value, *lane);
         }
     }
     for (value, lane) in chunks.remainder().iter().zip(&mut lanes) {
-        *lane = if *value > *lane { *value } else { *lane };
+        *lane = larger(*value, *lane);
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    tree(lanes, larger)
 }
 
 /// See [`super::Kernels::cluster_scores`].
@@ -544,14 +556,14 @@ fn clamp_and_max(values: &mut [f32]) -> f32 {
     for chunk in &mut chunks {
         for (value, lane) in chunk.iter_mut().zip(&mut lanes) {
             *value = finite(*value);
-            *lane = if *value > *lane { *value } else { *lane };
+            *lane = larger(*value, *lane);
         }
     }
     for (value, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
         *value = finite(*value);
-        *lane = if *value > *lane { *value } else { *lane };
+        *lane = larger(*value, *lane);
     }
-    lanes.into_iter().fold(f32::MIN, f32::max)
+    tree(lanes, larger)
 }
 
 /// The nearest finite number; the smallest one for NaN.

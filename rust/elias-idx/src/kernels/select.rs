@@ -6,7 +6,7 @@
 //! the result is the least of these.
 
 pub(super) use super::generic::Portable;
-use super::generic::Vector;
+use super::generic::{Vector, larger, tree};
 
 /// See [`super::Kernels::kth_largest`], which checks `k`.
 ///
@@ -95,7 +95,7 @@ fn least_from(values: &[f32], pivot: f32) -> f32 {
             *lane = if value >= pivot && value < *lane { value } else { *lane };
         }
     }
-    lanes.into_iter().fold(f32::INFINITY, f32::min)
+    tree(lanes, |one, other| if one < other { one } else { other })
 }
 
 #[inline(always)]
@@ -107,10 +107,10 @@ fn largest(values: &[f32]) -> f32 {
     }
     for chunk in chunks {
         for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
+            *lane = larger(value, *lane);
         }
     }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    tree(lanes, larger)
 }
 
 #[cfg(test)]

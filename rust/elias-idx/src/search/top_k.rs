@@ -29,8 +29,6 @@ pub(crate) struct TopK {
 const MIN_CAPACITY: usize = 256;
 /// Scores that are compared to the bound in one go.
 const CHUNK: usize = 64;
-/// The least number above 0.
-const LEAST: f32 = f32::from_bits(1);
 
 impl TopK {
     /// Starts anew, for the best `limit` ≥ 1.
@@ -62,19 +60,6 @@ impl TopK {
             for (i, &score) in scores.iter().enumerate() {
                 self.push(score, (chunk * CHUNK + i) as u32);
             }
-        }
-    }
-
-    /// Offers those of `scores` that are above 0, which may be any numbers, and leaves zeros.
-    pub(crate) fn take_all(&mut self, scores: &mut [f32]) {
-        for (chunk, scores) in scores.chunks_mut(CHUNK).enumerate() {
-            let least = if self.bound == u64::MAX { LEAST } else { unkey(self.bound).1 };
-            if !scores.iter().all_below(least) {
-                for (i, &score) in scores.iter().enumerate().filter(|(_, score)| **score > 0.0) {
-                    self.push(score, (chunk * CHUNK + i) as u32);
-                }
-            }
-            scores.fill(0.0);
         }
     }
 
@@ -179,22 +164,6 @@ mod tests {
             // Few distinct values, so that there are many ties.
             let scores: Vec<f32> = levels.iter().map(|&level| level as f32 / 20.0).collect();
             prop_assert_eq!(collected(&scores, k), by_sorting(&scores, k));
-        }
-
-        #[test]
-        fn what_is_taken_is_above_zero_and_leaves_zeros(
-            levels in prop::collection::vec(-20..20_i32, 0..2000),
-            k in 1..600_usize,
-        ) {
-            let mut scores: Vec<f32> = levels.iter().map(|&level| level as f32 / 20.0).collect();
-            let mut expected = by_sorting(&scores, k);
-            expected.retain(|pair| pair.1 > 0.0);
-            let mut top = TopK::default();
-            top.reset(k);
-            top.take_all(&mut scores);
-            let found: Vec<(u32, f32)> = top.finish().iter().copied().map(unkey).collect();
-            prop_assert_eq!(found, expected);
-            prop_assert!(scores.iter().all(|&score| score == 0.0));
         }
 
         #[test]
