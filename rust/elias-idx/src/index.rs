@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize};
 
 use crate::adjacency::Adjacency;
 use crate::by_label::LazyByLabel;
 use crate::error::{ArgumentError, FormatError, Result};
 use crate::format::MANIFEST_FILE;
-use crate::format::manifest::Dims;
+use crate::format::manifest::{Defaults, Dims};
 use crate::format::read::Files;
 use crate::format::schema::{self, Element};
 use crate::format::write::{Destination, Store};
@@ -21,61 +20,7 @@ use crate::matrix::{Matrix, Tensor, check_finite};
 use crate::panels::{self, Panels};
 use crate::quantize::{CodedRows, MAX_COLS, RowMeta};
 use crate::search::Workers;
-
-/// What a search uses unless told otherwise, and the scale α of the cluster scores.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Defaults {
-    /// α: cluster scores are min(1, α · softmax). Finite and positive.
-    pub alpha: f64,
-    /// B: clusters kept, at least 1.
-    pub beam_size: usize,
-    /// S: labels kept before the label classifiers, at least 1.
-    pub shortlist_size: usize,
-}
-
-impl Default for Defaults {
-    /// The paper's: α 10, B 20, S 2,000.
-    fn default() -> Self {
-        Self { alpha: 10.0, beam_size: 20, shortlist_size: 2000 }
-    }
-}
-
-impl Defaults {
-    pub(crate) fn check(&self) -> Result<(), ArgumentError> {
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return Err(ArgumentError::BadAlpha(self.alpha));
-        }
-        check_positive("beam_size", self.beam_size)?;
-        check_positive("shortlist_size", self.shortlist_size)
-    }
-}
-
-pub(crate) fn check_positive(name: &'static str, value: usize) -> Result<(), ArgumentError> {
-    if value == 0 { Err(ArgumentError::Zero { name }) } else { Ok(()) }
-}
-
-/// Checks an array's length against that which others imply.
-pub(crate) fn check_len(
-    name: &'static str,
-    received: usize,
-    expected: usize,
-) -> Result<(), ArgumentError> {
-    if received == expected {
-        return Ok(());
-    }
-    Err(ArgumentError::WrongLength { name, expected, received })
-}
-
-/// How an index's files are brought into memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loading {
-    /// Mapped: instantly, and pages are read when they are first used.
-    Map,
-    /// Mapped, and all pages are read at once.
-    Prefault,
-    /// Read whole, into huge pages where the system gives them.
-    Read,
-}
+use crate::storage::Loading;
 
 /// The folder that an index was loaded from.
 #[derive(Debug, Clone, PartialEq, Eq)]

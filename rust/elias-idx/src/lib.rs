@@ -7,6 +7,7 @@
 compile_error!("elias_idx reads little-endian files in place and has no big-endian build");
 
 mod adjacency;
+mod arguments;
 mod build;
 mod by_label;
 mod cluster;
@@ -36,10 +37,11 @@ pub use build::{IndexParts, IndexWriter, NewEvidence, NewLabels};
 pub use cluster::{ClusterOptions, LabelFeatures, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
+pub use format::manifest::Defaults;
 pub use format::publish::replace_folder;
 pub use format::write::Destination;
 pub use fusion::{EVIDENCE, EvidenceParts, FusionTrees};
-pub use index::{Defaults, Index, Loading, Source};
+pub use index::{Index, Source};
 pub use label_names::{LabelNames, SharedLabels};
 pub use label_rows::{Dtype, LabelWeights};
 pub use progress::Progress;
@@ -48,6 +50,7 @@ pub use search::{
     SearchOptions, search_ensemble,
 };
 pub use sparse::SparseRows;
+pub use storage::Loading;
 
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
 /// environment variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.

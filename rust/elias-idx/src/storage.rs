@@ -19,6 +19,17 @@ pub(crate) const ALIGNMENT: usize = 64;
 /// Bytes of a huge page, on most systems that have them.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// How an index's files are brought into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// Mapped: instantly, and pages are read when they are first used.
+    Map,
+    /// Mapped, and all pages are read at once.
+    Prefault,
+    /// Read whole, into huge pages where the system gives them.
+    Read,
+}
+
 /// Read-only bytes whose first one is at a multiple of [`ALIGNMENT`].
 pub(crate) enum Bytes {
     /// A whole file, mapped (page-aligned).

@@ -1,8 +1,10 @@
 //! Giving an index other sizes to search with.
 
 use super::finish;
+use crate::arguments::check_positive;
 use crate::error::Result;
-use crate::index::{Defaults, Index, check_positive};
+use crate::format::manifest::Defaults;
+use crate::index::Index;
 
 impl Index {
     /// The same index with other sizes that a search uses unless told otherwise, in memory; None leaves one as it is.

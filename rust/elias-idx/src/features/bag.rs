@@ -1,7 +1,7 @@
 //! Embeddings of sparse rows: a weighted sum of each feature's embedding, layer norm, a fixed length.
 
+use crate::arguments::check_len;
 use crate::error::{ArgumentError, Result};
-use crate::index::check_len;
 use crate::kernels::{Kernels, prefetch};
 use crate::matrix::MatrixView;
 use crate::sparse::SparseRows;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FORMAT_VERSION, schema, sha256_hex};
-use crate::error::FormatError;
-use crate::index::Defaults;
+use crate::arguments::check_positive;
+use crate::error::{ArgumentError, FormatError};
 use crate::matrix::MAX_IDS;
 
 /// The first bytes of the file; its checksum follows, as 64 lower-case hex digits and a quote.
@@ -39,6 +39,34 @@ pub(crate) struct Dims {
     pub(crate) num_clusters: usize,
     pub(crate) dim: usize,
     pub(crate) label_dim: usize,
+}
+
+/// What a search uses unless told otherwise, and the scale α of the cluster scores.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Defaults {
+    /// α: cluster scores are min(1, α · softmax). Finite and positive.
+    pub alpha: f64,
+    /// B: clusters kept, at least 1.
+    pub beam_size: usize,
+    /// S: labels kept before the label classifiers, at least 1.
+    pub shortlist_size: usize,
+}
+
+impl Default for Defaults {
+    /// The paper's: α 10, B 20, S 2,000.
+    fn default() -> Self {
+        Self { alpha: 10.0, beam_size: 20, shortlist_size: 2000 }
+    }
+}
+
+impl Defaults {
+    pub(crate) fn check(&self) -> Result<(), ArgumentError> {
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return Err(ArgumentError::BadAlpha(self.alpha));
+        }
+        check_positive("beam_size", self.beam_size)?;
+        check_positive("shortlist_size", self.shortlist_size)
+    }
 }
 
 /// What evidence is computed with.

@@ -11,9 +11,8 @@ use super::manifest::{self, Manifest, TensorEntry};
 use super::schema::Element;
 use super::{MANIFEST_FILE, safetensors, sha256_hex};
 use crate::error::{Error, FormatError, Result};
-use crate::index::Loading;
 use crate::matrix::Tensor;
-use crate::storage::Bytes;
+use crate::storage::{Bytes, Loading};
 
 /// The files of an index as they were opened, kept for [`Files::verify`].
 pub(crate) struct Files {

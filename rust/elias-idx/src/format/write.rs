@@ -14,7 +14,7 @@ use super::read::Files;
 use super::schema::{self, Element};
 use super::{MANIFEST_FILE, hex, safetensors};
 use crate::error::{Error, FormatError, Result};
-use crate::index::Defaults;
+use crate::format::manifest::Defaults;
 use crate::storage::{Bytes, Memory};
 
 /// Where a new index goes.

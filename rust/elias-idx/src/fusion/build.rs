@@ -4,12 +4,13 @@ use super::neighbours::invert;
 use super::sparse_matrix::{Pattern, SparseMatrix};
 use super::trees::{self, FusionTrees, Trees};
 use super::{EVIDENCE, NUM_COLUMNS};
+use crate::arguments::{check_len, check_positive};
 use crate::build::finish;
 use crate::error::{ArgumentError, Result};
 use crate::format::manifest::FusionSizes;
 use crate::format::schema;
 use crate::format::write::{Destination, Store};
-use crate::index::{Index, check_len, check_positive};
+use crate::index::Index;
 use crate::matrix::{MAX_IDS, check_finite};
 use crate::sparse::SparseRows;
 

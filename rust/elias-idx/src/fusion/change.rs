@@ -3,11 +3,12 @@
 use super::neighbours::invert;
 use super::sparse_matrix::{NewRow, SparseMatrix, put_made};
 use super::{Fusion, Neighbours};
+use crate::arguments::check_len;
 use crate::build::{Change, NewEvidence, NewLabels};
 use crate::error::{ArgumentError, Result};
 use crate::format::schema::{self, Element, SparseNames};
 use crate::format::write::Store;
-use crate::index::{Index, check_len};
+use crate::index::Index;
 use crate::matrix::{MAX_IDS, check_finite};
 use crate::sparse::SparseRows;
 

@@ -9,8 +9,9 @@ use std::sync::Mutex;
 use super::top_k::{TopK, unkey};
 use super::worker::write;
 use super::{Hits, HitsMut, SearchOptions, num_threads};
+use crate::arguments::{check_len, check_positive};
 use crate::error::{ArgumentError, Result};
-use crate::index::{Index, check_len, check_positive};
+use crate::index::Index;
 use crate::matrix::MAX_IDS;
 use crate::threads::{self, Hook, Pulse, lock};
 

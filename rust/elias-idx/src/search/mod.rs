@@ -26,11 +26,12 @@ mod worker;
 
 use std::sync::atomic::AtomicBool;
 
+use crate::arguments::check_positive;
 use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, Result};
 use crate::filter::Filter;
 use crate::fusion::NUM_COLUMNS;
-use crate::index::{Index, check_positive};
+use crate::index::Index;
 use crate::matrix::position_of_non_finite;
 use crate::sparse::SparseRows;
 use crate::storage::zeros;

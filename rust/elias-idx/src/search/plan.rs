@@ -3,11 +3,12 @@
 use super::SearchOptions;
 use super::batch::Workers;
 use crate::adjacency::AdjacencyView;
+use crate::arguments::check_positive;
 use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, Result};
 use crate::filter::Filter;
 use crate::fusion::scorer::FusedSearch;
-use crate::index::{Index, check_positive};
+use crate::index::Index;
 use crate::kernels::Kernels;
 use crate::label_rows::ExactRows;
 use crate::matrix::MatrixView;

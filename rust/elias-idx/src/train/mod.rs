@@ -26,8 +26,8 @@ pub use label_step::{LabelStep, Loss, StepResult};
 pub use ranker::{Ranker, RankerData, RankerOptions, train_ranker};
 pub use rows::{Adam, Bias, Mode, RowGradients, Table, Weights, apply_gradients};
 
+use crate::arguments::check_len;
 use crate::error::{ArgumentError, Result};
-use crate::index::check_len;
 
 /// Fails with a message unless the condition holds.
 fn check(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
