@@ -1,4 +1,4 @@
-"""What callers pass comes in any layout, dtype and size: results are those of plain arrays, to the bit, or an error says why.
+"""What callers pass comes in any layout, dtype and size: results are those of plain arrays to the bit, or errors tell.
 
 Every way of giving the same numbers is tried against contiguous float32 (or int64) arrays of them.
 """

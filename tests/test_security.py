@@ -107,18 +107,19 @@ def test_code_beside_a_model_is_not_run(folder: Path, tmp_path: Path, monkeypatc
     assert not ran.exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["rows.jsonl", "rows.parquet", "rows.txt", "rows.npy", "rows.jsonl.gz", "rows.jsonl.xz"]
-)
-def test_pickles_as_data_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "txt", "jsonl.gz", "jsonl.xz"])
+def test_pickles_as_data_are_refused(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"rows.{ending}").write_bytes(pickle.dumps(Trap(tmp_path / "ran")))
     with pytest.raises(EliasIdxError):
-        if name.endswith(".npy"):
-            np.save(tmp_path / name, np.array([Trap(tmp_path / "ran")]), allow_pickle=True)
-            (tmp_path / "rows.jsonl").write_text('{"text": "a", "labels": ["b"]}\n')
-            read_training_set(tmp_path / "rows.jsonl", embeddings=tmp_path / name)
-        else:
-            read_training_set(tmp_path / name)
+        read_training_set(tmp_path / f"rows.{ending}")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_arrays_of_objects_are_refused_as_embeddings(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.array([Trap(tmp_path / "ran")]), allow_pickle=True)
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "labels": ["b"]}\n')
+    with pytest.raises(EliasIdxError):
+        read_training_set(tmp_path / "rows.jsonl", embeddings=tmp_path / "rows.npy")
     assert not (tmp_path / "ran").exists()
 
 
@@ -190,12 +191,12 @@ def test_adapters_which_name_another_model_are_refused(transformer: Path) -> Non
     refused(transformer, "is an adapter to another model")
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("name", [*OUTSIDE, "../part.safetensors", "part.bin"])
 def test_parts_of_weights_lie_within_the_folder(transformer: Path, name: str) -> None:
     (transformer / "model.safetensors").rename(transformer / "part.safetensors")
     index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": name}}
     (transformer / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused(transformer, "is no file within the folder")
+    refused(transformer, "no safetensors file within the folder")
 
 
 def test_damaged_lists_of_parts_are_refused(transformer: Path) -> None:

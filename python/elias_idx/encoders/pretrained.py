@@ -97,8 +97,9 @@ def _check_links(folder: Path) -> None:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"transformer: {index} is damaged: {error!r}") from error
-        if strangers := [name for name in names if not is_plain_path(name)]:
-            raise ConfigError(f"transformer: {index} names {strangers[0]!r}, which is no file within the folder")
+        # Of other files Transformers would unpickle the tensors.
+        if strangers := [name for name in names if not (is_plain_path(name) and name.endswith(".safetensors"))]:
+            raise ConfigError(f"transformer: {index} names {strangers[0]!r}, no safetensors file within the folder")
 
 
 def _check_attention(config: Any) -> None:
