@@ -26,8 +26,8 @@ from oracle import random_parts
 NAMES = [
     "", " ", " leading", "trailing ", "two\nlines", "carriage\rreturn", "tab\tbed", "com,ma", 'quo"te', "apo'strophe",
     "a\0b", "back\\slash", "../../x", "/etc/passwd", "C:\\x", "..", ".", "CON", "-rf", "--out", "{label}", "%s",
-    "$HOME", "<b>&amp;", "\x1b[2Jcleared", "\x1b]0;title\x07", "\x9b31m", "\x7f", "next\x85line", "line\u2028of\u2029it",
-    "\ufeffbom", "\u202ereversed", "ש\u05c1לום", "مرحبا", "e\u0301", "é", "👨‍👩‍👧", "\U0010ffff", "\ufffe", "x" * 2**20,
+    "$HOME", "<b>&amp;", "\x1b[2Jcleared", "\x1b]0;title\x07", "\x9b31m", "\x7f", "next\x85line",
+    "line\u2028of\u2029it", "\ufeffbom", "\u202ereversed", "ש\u05c1לום", "مرحبا", "e\u0301", "é", "👨‍👩‍👧", "\U0010ffff", "\ufffe", "x" * 2**20,
 ]  # fmt: skip
 TEXTS = [*NAMES[:-1], "word " * 200_000, "x" * 2**20, "\0" * 100, "\u0301" * 1000, "𝕏" * 5000]
 ROWS, _ = topic_texts(num_topics=len(NAMES), per_topic=6)
@@ -150,7 +150,7 @@ def test_texts_of_any_content_are_predicted_alike_alone_and_together(model: Mode
 def test_all_texts_are_predicted_and_lone_surrogates_are_no_letters(model: Model, texts: list[str]) -> None:
     found = model.predict(texts, 5)
     assert len(found.names) == len(texts)
-    assert all(0 <= score <= 1 for scores in found.scores for score in scores)
+    assert all(0 <= value <= 1 for row in found.scores for value in row)
     assert found == model.predict([text.encode(errors="replace").decode() for text in texts], 5)
 
 

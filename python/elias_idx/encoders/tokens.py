@@ -55,8 +55,9 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Tokens:
         max_tokens: of a text.
     """
     padding = padding_id(tokenizer)
+    # Tokenizers take no lone surrogates, which become question marks as in features.
     rows = tokenizer(
-        list(texts), truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False
+        [text.encode(errors="replace").decode() for text in texts], truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False
     )["input_ids"]  # fmt: skip
     rows = [row or [padding] for row in rows]
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
