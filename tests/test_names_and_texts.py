@@ -27,7 +27,9 @@ NAMES = [
     "", " ", " leading", "trailing ", "two\nlines", "carriage\rreturn", "tab\tbed", "com,ma", 'quo"te', "apo'strophe",
     "a\0b", "back\\slash", "../../x", "/etc/passwd", "C:\\x", "..", ".", "CON", "-rf", "--out", "{label}", "%s",
     "$HOME", "<b>&amp;", "\x1b[2Jcleared", "\x1b]0;title\x07", "\x9b31m", "\x7f", "next\x85line",
-    "line\u2028of\u2029it", "\ufeffbom", "\u202ereversed", "ש\u05c1לום", "مرحبا", "e\u0301", "é", "👨‍👩‍👧", "\U0010ffff", "\ufffe", "x" * 2**20,
+    "line\u2028of\u2029it", "\ufeffbom", "\u202ereversed", "ש\u05c1לום", "مرحبا", "e\u0301", "é",
+    "👨‍👩‍👧", "\U0010ffff",
+    "\ufffe", "x" * 2**20,
 ]  # fmt: skip
 TEXTS = [*NAMES[:-1], "word " * 200_000, "x" * 2**20, "\0" * 100, "\u0301" * 1000, "𝕏" * 5000]
 ROWS, _ = topic_texts(num_topics=len(NAMES), per_topic=6)
