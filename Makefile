@@ -12,7 +12,7 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo docs test test-all test-rust test-python lint types clean
+.PHONY: demo docs test test-all test-rust test-python parity audit licences lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
@@ -24,6 +24,25 @@ test: lint types test-rust test-python
 # chromium`); their tests are skipped without.
 test-all: $(VENV)/.integration
 	$(BIN)/python -m pytest -m integration
+
+# Thousands of random models searched by torch, the core and the oracle in NumPy, with and without the fusion, at every
+# instruction set of this machine.
+parity: export ELIAS_IDX_PARITY_MODELS = 2000
+parity: $(VENV)/.test
+	$(PARITY)
+	$(call at_lower_levels,$(PARITY))
+
+PARITY = $(BIN)/python -m pytest --quiet tests/test_parity.py tests/test_index_fusion.py -k 'test_random'
+
+# Whether dependencies are known to be vulnerable, and of licences that Apache-2.0 may go with. Needs cargo-deny (`cargo install
+# --locked cargo-deny`), and the network for what is known of vulnerabilities: without it `make licences` is left.
+audit: licences $(VENV)/.test
+	cargo deny check advisories
+	$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'
+	$(BIN)/pip-audit --local --skip-editable
+
+licences:
+	cargo deny --offline check licenses bans sources
 
 # The documentation as a site, in artifacts/site.
 docs: $(VENV)/.integration

@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -19,13 +22,28 @@ from helpers_training import TINY, topic_texts
 pytestmark = pytest.mark.integration
 
 EVIL = "<img src=x onerror=\"document.title='owned'\">${document.title='owned'}{{value}}"
+# Names of labels that would run something if they were shown as HTML, as an attribute, a template or Markdown.
+HOSTILE = [
+    EVIL,
+    "<script>alert(1)</script>",
+    '"><svg onload=alert(1)>',
+    "' autofocus onfocus='alert(1)",
+    "</span></button><iframe src='javascript:alert(1)'></iframe>",
+    "[link](javascript:alert(1)) ![x](x)",
+    "{{7*7}}${7*7}<%= 7*7 %>",
+    "&lt;img src=x onerror=alert(1)&gt;",
+    "\x1b]0;owned\x07\u202e\u2028<b>bold</b>",
+]
 TEXTS, LABELS = topic_texts(num_topics=12, per_topic=8)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model"
-    evil = [[EVIL if name == "t0" else name for name in row] for row in LABELS]
+    path = tmp_path_factory.mktemp("model") / "<script>alert(1)<script>"
+    topics = {f"t{number}": name for number, name in enumerate(HOSTILE)}
+    # One topic without a hostile name is searched for by name.
+    topics = {topic: name for topic, name in topics.items() if topic != "t5"} | {"t10": HOSTILE[5]}
+    evil = [[topics.get(name, name) for name in row] for row in LABELS]
     return train_model(TrainingSet(TEXTS * 4, evil * 4), path, replace(TINY, preset="full", num_candidates=10))
 
 
@@ -57,9 +75,10 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The open page; a request to elsewhere or an error on it fails the test."""
+    """The open page; a request to elsewhere, an error or a dialog on it fails the test."""
     page = browser.new_page()
     requests, errors = [], []
+    page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
@@ -129,7 +148,7 @@ def test_clusters_by_number_and_labels_by_name(page):
 def test_names_and_texts_run_nothing(page):
     search(page, f"{TEXTS[0]} {EVIL}")
     assert EVIL in names(page)
-    page.locator("#found .ei-row", has_text="onerror").click()
+    page.locator("#found .ei-row", has_text="document.title").click()
     page.locator("#why h3").first.wait_for()
     assert page.locator("#why h3").first.text_content() == EVIL
     page.get_by_role("tab", name="Clusters").click()
@@ -139,3 +158,42 @@ def test_names_and_texts_run_nothing(page):
     assert EVIL in page.locator("#shown").text_content()
     assert page.title() == "elias_idx"
     assert page.locator("#found img, #why img, #shown img").count() == 0
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_hostile_names_are_shown_as_they_are(page, number):
+    name, text = HOSTILE[number], TEXTS[8 * (10 if number == 5 else number)]
+    search(page, f"{text} {name}")
+    row = names(page).index(name)
+    page.locator("#found .ei-row").nth(row).click()
+    page.wait_for_function("name => document.querySelector('#why h3')?.textContent === name", arg=name)
+    page.locator("#why [data-cluster]").first.click()
+    page.locator("#shown h3").wait_for()
+    page.locator("#name textarea, #name input").fill(name)
+    page.locator("#name textarea, #name input").press("Enter")
+    page.wait_for_function("name => document.querySelector('#shown h3')?.textContent === name", arg=name)
+    assert page.title() == "elias_idx"
+    inside = ", ".join(
+        f"{place} {tag}"
+        for place in ("#found", "#why", "#shown", "#largest", "#spread")
+        for tag in ("img", "svg", "iframe", "script", "a", "b:not(p > b)", "[onfocus]", "[onload]", "[onerror]")
+    )
+    assert page.locator(inside).count() == 0
+
+
+def test_only_this_machine_reaches_the_page(address):
+    port = int(address.rstrip("/").rpartition(":")[2])
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    # All of 127/8 is this machine on Linux, but another address than the one that is listened at.
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    for other in others | ({"127.0.0.2"} if sys.platform == "linux" else set()):
+        with pytest.raises(OSError, match=r"refused|timed out|unreachable"):
+            socket.create_connection((other, port), timeout=5)
+
+
+def test_the_page_gives_no_files_away(address, model):
+    for path in ("/etc/passwd", model.path / "model.json", Path("pyproject.toml").absolute()):
+        for route in ("gradio_api/file=", "file=", "gradio_api/file/"):
+            with pytest.raises(HTTPError) as refusal:
+                urlopen(f"{address.rstrip('/')}/{route}{path}", timeout=10)
+            assert refusal.value.code in (403, 404)

@@ -1,5 +1,6 @@
 """Searches with sparse features against the NumPy oracle."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def test_parts_are_replaced_and_the_rest_stays() -> None:
 
 # Two sums of votes that differ by rounding alone, at the end of the candidates.
 @example(seed=128, num_labels=43, num_features=27, num_texts=28, num_candidates=3, num_neighbours=20, k=1)
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=int(os.environ.get("ELIAS_IDX_PARITY_MODELS", "40")), deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32),
     num_labels=st.integers(1, 60),

@@ -1,9 +1,12 @@
 """Three implementations of the search held to each other: torch, Rust, and the oracle in NumPy.
 
-The models are made in torch and exported, as training does it.
+The models are made in torch and exported, as training does it. `make parity` tries thousands of random ones at each
+instruction set.
 """
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +113,60 @@ def test_torch_rust_and_oracle_agree(name, beam_size, shortlist_size, k, tmp_pat
         in_rust = index.search(queries.numpy(), k)
         oracle.assert_same_results(in_rust, in_numpy, tolerance=tolerance_of(index))
         oracle.assert_same_results(in_rust, torch_as_expected, tolerance=2 * tolerance_of(index))
+
+
+NUM_RANDOM_MODELS = int(os.environ.get("ELIAS_IDX_PARITY_MODELS", "60"))
+
+
+def random_model(rng: np.random.Generator) -> tuple[EliasNetwork, np.ndarray]:
+    """A model of any shape and queries for it [Q, D]; in half of them either labels or clusters tie.
+
+    What ties has small whole numbers, whose sums are the same in any order; where both had them, products of scores
+    would be equal that are rounded differently. Logits are not so far apart that scores underflow: `MODELS` has such.
+    """
+    dim, num_labels, num_clusters = int(rng.integers(1, 70)), int(rng.integers(1, 90)), int(rng.integers(1, 40))
+    sizes = rng.integers(0, min(num_labels, 25) + 1, num_clusters)
+    rows = [rng.choice(num_labels, size, replace=False) for size in sizes]
+    ties = rng.choice(["none", "none", "labels", "clusters"])
+    scale = float(rng.choice([0.1, 1, 3]))
+    logits = [scale * rng.standard_normal(size).astype(np.float32) for size in sizes]
+    beta = float(rng.choice([0.5, 6, 1e6]))
+    adjacency = Adjacency(rows, num_labels, logits if ties == "none" and rng.random() < 0.7 else None, beta)
+    label_dim = None if ties != "none" or rng.random() < 0.5 else int(rng.integers(1, 40))
+    alpha = float(rng.choice([1e-3, 1, 10, 1e6]))
+    model = EliasNetwork(dim, adjacency, alpha=alpha, label_bias=0.0, label_dim=label_dim)
+
+    def numbers(shape: tuple[int, ...], whole: bool) -> np.ndarray:
+        return rng.integers(-1, 2, shape) if whole else scale * rng.standard_normal(shape)
+
+    with torch.no_grad():
+        for part, name in ((model.clusters, "clusters"), (model.label_classifiers, "labels")):
+            for parameter in part.parameters():
+                parameter.copy_(torch.from_numpy(numbers(parameter.shape, ties == name)))
+    queries = numbers((int(rng.integers(1, 6)), dim), ties != "none")
+    return model, (queries if ties != "none" else queries / np.sqrt(dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(NUM_RANDOM_MODELS))
+def test_random_models(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    model, queries = random_model(rng)
+    num_labels = model.adjacency.num_labels
+    k, beam_size, shortlist_size = (int(size) for size in rng.integers(1, [110, 50, 110]))
+    names = [f"label {label}" for label in range(num_labels)]
+    index = export_index(model, names, beam_size, shortlist_size, tmp_path / "index")
+    parts = parts_of(index, queries)
+    in_torch = [tensor.numpy() for tensor in model.search(torch.from_numpy(queries), k, beam_size, shortlist_size)]
+    in_numpy = oracle.search(parts, queries, k, beam_size, shortlist_size)
+    oracle.assert_same_results((in_torch[0], in_torch[1]), in_numpy)
+
+    index = index.quantize(str(rng.choice(["float32", "bfloat16", "float16"])), screen=bool(rng.random() < 0.5))
+    parts = replace(parts, label_weights=index.label_rows(np.arange(num_labels)))
+    allowed = [None if rng.random() < 0.3 else rng.random(num_labels) < rng.choice([0.05, 0.5]) for _ in queries]
+    filters = [None if mask is None else index.label_filter(mask) for mask in allowed]
+    for masks, given in ((None, None), (allowed, filters)):
+        oracle.assert_same_results(
+            index.search(queries, k, filter=given),
+            oracle.search(parts, queries, k, beam_size, shortlist_size, masks),
+            tolerance=tolerance_of(index),
+        )

@@ -112,6 +112,12 @@ def test_batches_hold_every_text_once_and_no_more_tokens_than_allowed(lengths, t
     assert (np.diff(longest_first) <= 0).all()
 
 
+def test_lone_surrogates_are_question_marks(folder):
+    encoder = TransformerEncoder.from_pretrained(folder, "mean", max_tokens=20, length=1.0)
+    found, expected = encoder.encode(["viral \ud800 b\udfff", "b"]), encoder.encode(["viral ? b?", "b"])
+    assert found.tolist() == expected.tolist()
+
+
 def test_rectangles_of_tokens():
     tokens = Tokens(np.array([5, 6, 7, 8, 9, 4], np.uint16), np.array([0, 2, 5, 6]), padding=1)
     ids, present = tokens.rectangle(np.array([2, 0]))

@@ -73,8 +73,10 @@ def as_array(name: str, values: npt.ArrayLike, *, ndim: tuple[int, ...]) -> npt.
 
     Raises:
         TypeError: what the values are can't become floats.
-        ValueError: the number of dimensions is another, or the rows differ in length.
+        ValueError: the number of dimensions is another, the rows differ in length, or values are masked.
     """
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked values: say what they are, as by np.ma.filled")
     try:
         array = np.asarray(values)
     except ValueError as error:  # ragged lists

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+# What a terminal obeys instead of showing it: control characters but tabs and line feeds, and what turns the direction
+# of writing over; and what UTF-8 can't hold.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 label", "1,200 labels"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may have it: what comes with a model or data can't move its cursor or change its title."""
+    return _UNPRINTABLE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 def shortened(path: Path) -> str:

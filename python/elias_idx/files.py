@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def is_plain_path(name: Any) -> bool:
+    """Whether a relative path that a file names can't lead out of that file's folder."""
+    if not isinstance(name, str):
+        return False
+    # Of Windows too, so that a folder is as good or bad on all systems.
+    path = PureWindowsPath(name)
+    return not path.anchor and ".." not in path.parts
 
 
 def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

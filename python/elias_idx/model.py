@@ -38,7 +38,7 @@ from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError, MissingExtraError
 from elias_idx.explanation import Explanation, explain
 from elias_idx.features import Features, load_features
-from elias_idx.files import load_tensors, save_tensors
+from elias_idx.files import is_plain_path, load_tensors, save_tensors
 from elias_idx.index import Dtype, Index
 from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
@@ -456,6 +456,10 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
     """
     try:
         for name, expected in checksums.items():
+            if not is_plain_path(name):
+                raise FormatError(
+                    f"{folder} is damaged: its model.json names {name!r}, which is no file within the folder"
+                )
             if sha256(folder / name) != expected:
                 raise FormatError(f"{folder / name} is damaged: its checksum is another one than when it was saved")
     except FileNotFoundError as error:

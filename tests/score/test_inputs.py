@@ -171,6 +171,12 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         read(find_inputs([str(tmp_path / name)]))
 
 
+def npy(*shape):
+    """The bytes of an array that says to be of the shape."""
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
@@ -179,6 +185,8 @@ def test_damaged_files_are_named(tmp_path, name, content, message):
         (np.asfortranarray(np.zeros((3, 2))), ".*stored by columns"),
         (b"\x93NUMPY", "not a .npy array"),
         (b"", "not a .npy array"),
+        (npy(-1, 2), r"expected floats \[N, D\]"),
+        (npy(2, -1), r"expected floats \[N, D\]"),
     ],
 )
 def test_arrays_that_are_none_are_named(tmp_path, array, message):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import elias_idx
 from elias_idx import LabelFilter
 from elias_idx._parts import described_parts, memory_by_part
-from elias_idx._wording import counted
+from elias_idx._wording import counted, printable
 from elias_idx.config import Config
 from elias_idx.data import (
     Inputs,
@@ -30,6 +30,7 @@ from elias_idx.data import (
     read_training_set,
     write_rows,
 )
+from elias_idx.data.lines import json_line
 from elias_idx.ensemble import Ensemble
 from elias_idx.ensemble_index import EnsembleFilter
 from elias_idx.errors import DataError, EliasIdxError
@@ -77,7 +78,7 @@ def explained(command: _Command) -> _Command:
             # Whoever reads the output has seen enough; click ends quietly.
             raise
         except (EliasIdxError, OSError, MemoryError) as error:
-            raise click.ClickException(str(error) or type(error).__name__) from error
+            raise click.ClickException(printable(str(error)) or type(error).__name__) from error
 
     return typing.cast(_Command, run)
 
@@ -270,7 +271,7 @@ def predict(model: Path, inputs: Path, out: Path, allow: Path | None, overwrite:
 
     if to_stdout:
         for row in predictions():
-            click.echo(json.dumps(row, ensure_ascii=False))
+            click.echo(json_line(row))
     else:
         write_rows(out.resolve(), predictions())
 
@@ -415,7 +416,7 @@ def quantize(model: Path, dtype: Dtype, out: Path, screen: bool, overwrite: bool
     try:
         made = source.quantize(dtype, screen=screen, path=out, overwrite=overwrite)
     except ValueError as error:  # weights that the dtype can't be made of
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(str(error))) from error
     click.echo(f"{out}: {made.index if isinstance(made, Model) else made!r}", err=True)
 
 
@@ -462,7 +463,7 @@ def _echo_model(path: Path, model: Model) -> None:
     click.echo(f"calibrated  {'yes: --calibrated gives probabilities' if model.has_calibration else 'no'}")
     _echo_index(model.index)
     for name, value in model.settings.items():
-        click.echo(f"  {name} = {value}")
+        click.echo(printable(f"  {name} = {value}"))
 
 
 def _echo_index(index: Index) -> None:

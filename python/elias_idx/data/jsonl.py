@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,7 +11,7 @@ from typing import Any
 from elias_idx.data.contents import Contents
 from elias_idx.data.groups import Group, group_of
 from elias_idx.data.labels import LabelCollector, check_labels, check_relevances
-from elias_idx.data.lines import check_text, numbered_lines, open_packed, parse_object
+from elias_idx.data.lines import check_text, json_line, numbered_lines, open_packed, parse_object
 from elias_idx.errors import DataError
 from elias_idx.files import replacing
 
@@ -66,7 +65,7 @@ def write_rows(path: str | PathLike[str], rows: Iterable[dict[str, Any]]) -> Non
     """Writes one JSON object a line; the file appears when it is whole. `.gz` and `.xz` are packed."""
     with replacing(Path(path)) as partial, open_packed(partial, "wb") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write(json_line(row).encode() + b"\n")
 
 
 def read_jsonl(path: Path, fields: Container[str], group_field: str | None = None) -> Contents:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from typing import IO, Any
 from elias_idx.errors import DataError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+
+
+# What JSON doesn't escape by itself, although terminals obey it or readers of lines split there.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
 def open_packed(path: Path, mode: str) -> IO[bytes]:
@@ -54,6 +59,11 @@ def parse_object(where: str, line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return row
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """The row as JSON on one line, whatever its strings hold and whoever splits or shows it."""
+    return _UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(row, ensure_ascii=False))
 
 
 def rows_by_label(path: Path, other: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from elias_idx.errors import ConfigError, MissingExtraError
+from elias_idx.files import is_plain_path
 
 try:
     import torch
@@ -35,6 +37,7 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     name, options = _source(name)
     with _explained(name), _without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        _check_attention(AutoConfig.from_pretrained(name, **options))
         model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options)
     if missing := {key for key in info["missing_keys"] if not key.startswith("pooler.")}:
         raise ConfigError(f"transformer {name} lacks weights of its own architecture: {', '.join(sorted(missing)[:3])}")
@@ -55,7 +58,9 @@ def load_architecture(name: str) -> tuple[Any, Any]:
     """
     name, options = _source(name)
     with _explained(name), torch.device("meta"):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, **options)
+        _check_attention(config)
+        model = AutoModel.from_config(config, trust_remote_code=False)
         return model, AutoTokenizer.from_pretrained(name, **options)
 
 
@@ -78,8 +83,31 @@ def _check_files(folder: Path) -> None:
             f"transformer: {folder} has no weights as safetensors. Other formats may run code when they are read: "
             "load the model where you trust it, and save it with save_pretrained"
         )
+    _check_links(folder)
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ConfigError(f"transformer: {folder} has no tokenizer: save it into the same folder with save_pretrained")
+
+
+def _check_links(folder: Path) -> None:
+    """Refuses what makes Transformers read weights from elsewhere."""
+    if (folder / "adapter_config.json").exists():
+        raise ConfigError(f"transformer: {folder} is an adapter to another model: merge the two, and save that")
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"transformer: {index} is damaged: {error!r}") from error
+        # Of other files Transformers would unpickle the tensors.
+        if strangers := [name for name in names if not (is_plain_path(name) and name.endswith(".safetensors"))]:
+            raise ConfigError(f"transformer: {index} names {strangers[0]!r}, no safetensors file within the folder")
+
+
+def _check_attention(config: Any) -> None:
+    """Refuses attention by a kernel of a repository: Transformers would fetch that repository's code and run it."""
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    for name in {str(getattr(part, "_attn_implementation", None)) for part in parts}:
+        if "/" in name:
+            raise ConfigError(f"its config.json wants attention by {name!r}, which is code from elsewhere: remove that")
 
 
 def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:

@@ -55,9 +55,10 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Tokens:
         max_tokens: of a text.
     """
     padding = padding_id(tokenizer)
-    rows = tokenizer(
-        list(texts), truncation=True, max_length=max_tokens, padding=False, return_attention_mask=False
-    )["input_ids"]  # fmt: skip
+    # Tokenizers take no lone surrogates, which become question marks as in features.
+    given = [text.encode(errors="replace").decode() for text in texts]
+    options = {"truncation": True, "max_length": max_tokens, "padding": False, "return_attention_mask": False}
+    rows = tokenizer(given, **options)["input_ids"]
     rows = [row or [padding] for row in rows]
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     ids = np.fromiter((token for row in rows for token in row), id_dtype(tokenizer), int(offsets[-1]))

@@ -40,11 +40,15 @@ class GivenFeatures:
             raise DataError(f"this model takes sparse features, a CSR matrix [N, {self.num_features}]")
         if inputs.shape[1] != self.num_features:
             raise DataError(f"this model takes {self.num_features} features a row, got {inputs.shape[1]}")
-        matrix = sp.csr_matrix(inputs, dtype=np.float32)
+        if inputs.dtype.kind not in "biuf":
+            raise DataError(f"features must be real numbers, got {inputs.dtype}")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
+            matrix = sp.csr_matrix(inputs, dtype=np.float32, copy=True)
+        # Entries of one place are added up, and columns ascend.
+        matrix.sum_duplicates()
         if not np.isfinite(matrix.data).all():
             row = np.searchsorted(matrix.indptr, np.flatnonzero(~np.isfinite(matrix.data))[0], side="right") - 1
             raise DataError(f"the features of row {row} are not all finite")
-        matrix = matrix.sorted_indices()  # a copy
         _scale_rows(matrix)
         return matrix
 
@@ -66,4 +70,5 @@ def _scale_rows(matrix: sp.csr_matrix) -> None:
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     squares = np.bincount(rows, np.square(matrix.data, dtype=np.float64), matrix.shape[0])
     factors = 1 / np.sqrt(squares, where=squares > 0, out=np.ones(len(squares)))
-    matrix.data *= factors.astype(np.float32)[rows]
+    # In float64: float32 can't hold the factors of rows that are very short or very long.
+    matrix.data = (matrix.data * factors[rows]).astype(np.float32)

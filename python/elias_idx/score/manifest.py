@@ -11,7 +11,7 @@ from typing import Any
 
 from elias_idx import __version__
 from elias_idx.errors import ConfigError, FormatError
-from elias_idx.files import replacing
+from elias_idx.files import is_plain_path, replacing
 from elias_idx.score.batches import Position
 from elias_idx.score.inputs import InputFile
 
@@ -156,6 +156,8 @@ class Manifest:
                 raise FormatError(f"{folder / NAME} is of another version: upgrade elias_idx, or give --overwrite")
             job = Job(*(content[name] for name in ("model", "fingerprint", "options", "inputs")))
             parts = [Part(**{**part, "end": Position(*part["end"])}) for part in content["parts"]]
+            if names := [part.file for part in parts if not is_plain_path(part.file)]:
+                raise FormatError(f"{folder / NAME} is damaged: {names[0]!r} is no file within the folder")
             return cls(job, tuple(parts), content["finished"])
         except (KeyError, TypeError) as error:
             raise FormatError(f"{folder / NAME} is damaged: {error!r}") from error

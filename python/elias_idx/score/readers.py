@@ -207,7 +207,7 @@ class _Npy:
             shape, by_columns, dtype = read(source)
         except ValueError as error:
             raise DataError(f"not a .npy array: {error}") from error
-        if len(shape) != 2 or shape[1] == 0 or dtype.kind != "f" or dtype.itemsize > 8:
+        if len(shape) != 2 or shape[0] < 0 or shape[1] < 1 or dtype.kind != "f" or dtype.itemsize > 8:
             raise DataError(f"expected floats [N, D], got {dtype} of shape {list(shape)}")
         if by_columns:
             raise DataError("the array is stored by columns: save np.ascontiguousarray(array)")
