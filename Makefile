@@ -12,7 +12,7 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo docs test test-all test-rust test-python parity audit licences lint types clean
+.PHONY: demo docs fuzz test test-all test-rust test-python parity audit licences lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
@@ -47,6 +47,22 @@ licences:
 # The documentation as a site, in artifacts/site.
 docs: $(VENV)/.integration
 	$(BIN)/mkdocs build --strict
+
+# Looks for inputs that do harm, SECONDS for each target: files, queries and texts by the core with AddressSanitizer, files of data
+# sets by the Python readers. What is found that is new is put into fuzz/corpus, what does harm into fuzz/artifacts. RUSTFLAGS of the
+# sanitizer need an option of nightly toolchains, which RUSTC_BOOTSTRAP=1 allows to a stable one.
+SECONDS ?= 600
+FUZZ_TARGETS := damaged manifest queries texts
+FUZZ_READERS := bag_of_words embeddings jsonl packed pairs raw_text score_csv score_jsonl score_npy
+
+fuzz: $(VENV)/.test
+	command -v cargo-fuzz || cargo install --locked cargo-fuzz
+	$(BIN)/python -m pip install --quiet atheris
+	for target in $(FUZZ_TARGETS); do (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- \
+		-max_total_time=$(SECONDS) -max_len=4096 -rss_limit_mb=2048 -malloc_limit_mb=64 -timeout=60) || exit 1; done
+	mkdir -p fuzz/artifacts
+	for reader in $(FUZZ_READERS); do $(BIN)/python -W error fuzz/readers.py $$reader \
+		-max_total_time=$(SECONDS) -max_len=400 -rss_limit_mb=4096 -timeout=60 -artifact_prefix=fuzz/artifacts/ || exit 1; done
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test

@@ -378,7 +378,7 @@ class Model(Predictor):
             if index.has_fusion and (model.features is None or model.features.num_features != index.num_features):
                 raise ValueError(f"the index's fusion takes {index.num_features} sparse features, the model has others")
             return model
-        except (FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"{folder}: the model is damaged: {error}") from error
 
 
@@ -485,7 +485,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FormatError(f"{folder} is no model: it has no model.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{folder}/model.json is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(f"{folder}/model.json does not describe an elias_idx model")

@@ -25,6 +25,10 @@ class CsrBuilder:
         self._columns = array("i")
         self._values = array("f")
 
+    def __len__(self) -> int:
+        """The number of entries."""
+        return len(self._columns)
+
     def add_row(self, columns: Sequence[int], values: Sequence[float] | None = None) -> None:
         """Adds a row; without values, of ones."""
         self._counts.append(len(columns))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Container
 from os import PathLike
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 from elias_idx.data.contents import Contents, Inputs
 from elias_idx.data.jsonl import read_jsonl
+from elias_idx.data.npy import read_npy_header
 from elias_idx.data.parquet import parquet_files, read_parquet
 from elias_idx.data.training_set import TrainingSet
 from elias_idx.data.xmc import is_raw_text, raw_text_file, read_bag_of_words, read_pairs, read_raw_text
@@ -135,12 +136,8 @@ def load_embeddings(path: Path) -> npt.NDArray[np.floating]:
         DataError: it is none.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: not a .npy array: several arrays are packed in it")
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise DataError(f"{path}: expected floats [N, D], got {array.dtype} of shape {list(array.shape)}")
-    return cast("npt.NDArray[np.floating]", array)
+        with path.open("rb") as file:
+            header = read_npy_header(file, path.stat().st_size)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return np.memmap(path, header.dtype, "r", header.start, header.shape, "F" if header.by_columns else "C")

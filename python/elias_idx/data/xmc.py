@@ -27,7 +27,10 @@ from elias_idx.data.lines import check_text, numbered_lines, parse_object
 from elias_idx.errors import DataError
 
 _LINES_AT_ONCE = 4096
-_MOST_LABELS = 2**31 - 1
+# Rows, features or labels at most.
+_MOST = 2**31 - 1
+# Labels that are believed to be there whoever says so; more than that must occur in some number.
+_LABELS_BELIEVED = 1 << 24
 # Of labels, and of training and test rows: a name for each way to pack the file.
 _RAW_TEXT_FILES = {part: (f"{part}.json.gz", f"{part}.json.xz", f"{part}.json") for part in ("lbl", "trn", "tst")}
 # A raw-text file's name is how it is told from other JSON lines.
@@ -66,12 +69,12 @@ def read_raw_text(path: Path, fields: Container[str], group_field: str | None = 
         if "text" in fields:
             texts.append(_text(row, where))
         if "labels" in fields:
-            targets, relevances = _targets(row, _MOST_LABELS if names is None else len(names), where)
+            targets, relevances = _targets(row, _MOST if names is None else len(names), where)
             labels.add_row(targets, relevances)
             num_labels = max(num_labels, 1 + max(targets, default=-1))
         if group_field is not None:
             groups.append(group_of(row, group_field, where))
-    names = list(map(str, range(num_labels))) if names is None else names
+    names = _numbers_as_names(labels, num_labels, path) if names is None else names
     return Contents.of(fields, texts, _as_relevances(labels, len(names)), names, groups)
 
 
@@ -165,19 +168,30 @@ def read_bag_of_words(path: Path, fields: Container[str]) -> Contents:
         fields,
         features.finish(header.num_features),
         _as_relevances(labels, header.num_labels),
-        [str(label) for label in range(header.num_labels)],
+        _numbers_as_names(labels, header.num_labels, path),
     )
 
 
 def _read_header(path: Path, lines: Iterator[tuple[str, bytes]]) -> _Header:
     _, line = next(lines, ("", b""))
     parts = line.split()
-    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+    # Of more digits Python makes no integers.
+    if len(parts) != 3 or not all(part.isdigit() and len(part) <= 10 and int(part) <= _MOST for part in parts):
         raise DataError(
             f"{path}:1: expected 'N F L', the numbers of rows, features and labels of a bag-of-words file, "
-            f"got {line[:60]!r}; JSON lines end in .jsonl"
+            f"each at most {_MOST:,}, got {line[:60]!r}; JSON lines end in .jsonl"
         )
     return _Header(*map(int, parts))
+
+
+def _numbers_as_names(labels: CsrBuilder, num_labels: int, path: Path) -> list[str]:
+    """Names of labels that have only numbers; these take memory, which a few bytes must not ask for."""
+    if num_labels > max(_LABELS_BELIEVED, 16 * len(labels)):
+        raise DataError(
+            f"{path}: there should be {num_labels:,} labels, but all rows together have {len(labels):,}: "
+            f"are the numbers of labels right? Above {_LABELS_BELIEVED:,}, one in 16 must occur"
+        )
+    return list(map(str, range(num_labels)))
 
 
 def _as_relevances(labels: CsrBuilder, num_labels: int) -> sp.csr_matrix:

@@ -48,7 +48,7 @@ def load_features(folder: Path) -> Features:
     path = folder / "features.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise FormatError(f"{path} is damaged: it must hold an object")

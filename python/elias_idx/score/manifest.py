@@ -149,18 +149,30 @@ class Manifest:
             content = json.loads((folder / NAME).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FormatError(f"{folder / NAME} is damaged: {error}") from error
         try:
             if (content["format"], content["format_version"]) != (FORMAT, FORMAT_VERSION):
                 raise FormatError(f"{folder / NAME} is of another version: upgrade elias_idx, or give --overwrite")
             job = Job(*(content[name] for name in ("model", "fingerprint", "options", "inputs")))
-            parts = [Part(**{**part, "end": Position(*part["end"])}) for part in content["parts"]]
-            if names := [part.file for part in parts if not is_plain_path(part.file)]:
-                raise FormatError(f"{folder / NAME} is damaged: {names[0]!r} is no file within the folder")
+            parts = [_part(**part) for part in content["parts"]]
             return cls(job, tuple(parts), content["finished"])
         except (KeyError, TypeError) as error:
             raise FormatError(f"{folder / NAME} is damaged: {error!r}") from error
+
+
+def _part(file: str, rows: int, null_rows: int, sha256: str, end: list[int]) -> Part:
+    """A part as the manifest has it.
+
+    Raises:
+        TypeError: it has something else.
+    """
+    if not is_plain_path(file):
+        raise TypeError(f"{file!r} is no file within the folder")
+    counts = [rows, null_rows, *end]
+    if len(end) != 2 or not all(type(n) is int and 0 <= n < 2**63 for n in counts):
+        raise TypeError(f"{file!r} can't have counts {counts}")
+    return Part(file, rows, null_rows, sha256, Position(*end))
 
 
 def _fingerprint(model: Path) -> str:

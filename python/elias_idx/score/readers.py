@@ -22,6 +22,7 @@ from pyarrow import csv
 
 from elias_idx.arrow import check_columns, is_embedding, is_text
 from elias_idx.data.lines import is_utf8, parse_object
+from elias_idx.data.npy import NpyHeader, read_npy_header
 from elias_idx.errors import DataError
 from elias_idx.score.inputs import Format, InputFile
 
@@ -133,6 +134,8 @@ def _explained(file: InputFile) -> Iterator[None]:
         yield
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{file.name}: can't be unpacked: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file.name}: not UTF-8: {error}") from error
     except (pa.ArrowException, DataError) as error:
         raise DataError(f"{file.name}: {error}") from error
 
@@ -179,39 +182,32 @@ class _Npy:
 
     def schema(self) -> pa.Schema:
         with self.file.system.open_input_file(self.file.path) as source:
-            shape, dtype = self._header(source)
-            return pa.schema({self.wanted.column: pa.list_(pa.from_numpy_dtype(dtype.newbyteorder("=")), shape[1])})
+            header = self._header(source)
+            kind = pa.from_numpy_dtype(header.dtype.newbyteorder("="))
+            return pa.schema({self.wanted.column: pa.list_(kind, header.shape[1])})
 
     def blocks(self, schema: pa.Schema, start: int) -> Iterator[Block]:
         with self.file.system.open_input_file(self.file.path) as source:
-            (num_rows, dim), dtype = self._header(source)
+            (num_rows, dim), dtype, _, numbers_start = self._header(source)
             row_bytes = dim * dtype.itemsize
-            source.seek(start * row_bytes, io.SEEK_CUR)
+            source.seek(numbers_start + start * row_bytes)
             for first in range(start, num_rows, self.wanted.rows):
                 count = min(self.wanted.rows, num_rows - first)
                 content = source.read(count * row_bytes)
                 if len(content) < count * row_bytes:
-                    raise DataError(f"the file ends before row {first + len(content) // row_bytes}")
+                    raise DataError(f"the file has shrunk: it ends before row {first + len(content) // row_bytes}")
                 numbers = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="), copy=False)
                 column = pa.FixedSizeListArray.from_arrays(pa.array(numbers), dim)
                 block = pa.record_batch([column], [self.wanted.column]).cast(schema)
                 yield Block(block, first, (first + count) / num_rows)
 
-    def _header(self, source: Any) -> tuple[tuple[int, int], np.dtype[Any]]:
-        """Reads the shape [N, D] and the dtype; leaves the file where the numbers begin."""
+    def _header(self, source: Any) -> NpyHeader:
         if self.wanted.columns != [self.wanted.column] or not self.wanted.is_embedding:
             raise DataError("an array holds embeddings alone: neither texts nor columns to keep")
-        try:
-            version = np.lib.format.read_magic(source)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_columns, dtype = read(source)
-        except ValueError as error:
-            raise DataError(f"not a .npy array: {error}") from error
-        if len(shape) != 2 or shape[0] < 0 or shape[1] < 1 or dtype.kind != "f" or dtype.itemsize > 8:
-            raise DataError(f"expected floats [N, D], got {dtype} of shape {list(shape)}")
-        if by_columns:
+        header = read_npy_header(source, source.size())
+        if header.by_columns:
             raise DataError("the array is stored by columns: save np.ascontiguousarray(array)")
-        return shape, dtype
+        return header
 
 
 @dataclass(frozen=True)

@@ -350,10 +350,17 @@ pub(crate) fn reseal(files: &mut Files, edit: impl FnOnce(&mut serde_json::Value
     edit(&mut manifest);
     manifest.as_object_mut().unwrap().remove("sha256");
     let body = serde_json::to_string_pretty(&manifest).unwrap();
-    let zeros = "0".repeat(64);
-    let blank = format!("{{\n  \"sha256\": \"{zeros}\",{}", body.strip_prefix('{').unwrap());
-    let sealed = blank.replacen(&zeros, &sha256(blank.as_bytes()), 1);
-    files.insert("index.json".to_owned(), sealed.into_bytes());
+    let manifest = seal(body.strip_prefix('{').unwrap().as_bytes());
+    files.insert("index.json".to_owned(), manifest);
+}
+
+/// An `index.json` with the right checksum; `rest` is what follows the checksum and a comma.
+pub(crate) fn seal(rest: &[u8]) -> Vec<u8> {
+    let prefix = b"{\n  \"sha256\": \"";
+    let mut manifest = [&prefix[..], &[b'0'; 64], b"\",", rest].concat();
+    let checksum = sha256(&manifest);
+    manifest[prefix.len()..][..64].copy_from_slice(checksum.as_bytes());
+    manifest
 }
 
 fn sha256(bytes: &[u8]) -> String {
