@@ -404,7 +404,7 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     check_replaceable(path, overwrite)
     staging = _core.Staging(path, overwrite)
     try:
-        partial = Path(staging.path)
+        partial = staging.path
         with written_to(path):
             yield partial
         _core.replace_folder(partial, path, overwrite)
@@ -446,7 +446,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# What stands in place of the checksum of `model.json` in the text that it is of.
+# Stands in place of the checksum of `model.json` in the text that it is of.
 _NO_CHECKSUM = 64 * "0"
 
 
@@ -458,9 +458,9 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
         OSError: one can't be read.
     """
     try:
-        raw = (folder / "model.json").read_bytes()
-        checksum = str(_read_description(folder).get("checksum")).encode()
-        if hashlib.sha256(raw.replace(checksum, _NO_CHECKSUM.encode(), 1)).hexdigest().encode() != checksum:
+        text = (folder / "model.json").read_text(encoding="utf-8")
+        checksum = str(_read_description(folder).get("checksum"))
+        if hashlib.sha256(text.replace(checksum, _NO_CHECKSUM, 1).encode()).hexdigest() != checksum:
             raise FormatError(f"{folder}/model.json is damaged: its checksum is another one than when it was saved")
         for name, expected in checksums.items():
             if sha256(folder / name) != expected:
@@ -472,16 +472,19 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
 def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[Path]) -> None:
     """Writes `model.json`, with the checksums of files in the folder and one of itself."""
     description = {
-        "checksum": _NO_CHECKSUM,
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "written_by": f"elias_idx {__version__}",
         **content,
         "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
-    text = json.dumps(description, indent=2) + "\n"
-    checksum = hashlib.sha256(text.encode()).hexdigest()
-    (folder / "model.json").write_text(text.replace(_NO_CHECKSUM, checksum, 1), encoding="utf-8")
+    (folder / "model.json").write_text(with_checksum(description), encoding="utf-8")
+
+
+def with_checksum(description: Mapping[str, Any]) -> str:
+    """A description as JSON, whose `checksum` is the SHA-256 of that text with zeros in its place."""
+    text = json.dumps({"checksum": _NO_CHECKSUM, **description}, indent=2) + "\n"
+    return text.replace(_NO_CHECKSUM, hashlib.sha256(text.encode()).hexdigest(), 1)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

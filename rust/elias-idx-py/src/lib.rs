@@ -644,27 +644,29 @@ fn read_names(what: &str, names: &Bound<'_, PyList>) -> PyResult<Vec<String>> {
 ///
 /// What killed processes have left of such folders for the same target is removed.
 #[pyclass(frozen)]
-struct Staging(Mutex<Option<elias_idx::Staging>>);
+struct Staging {
+    path: PathBuf,
+    made: Mutex<Option<elias_idx::Staging>>,
+}
 
 #[pymethods]
 impl Staging {
     #[new]
     fn new(target: PathBuf, overwrite: bool) -> PyResult<Self> {
-        let staging = elias_idx::Staging::beside(&target, overwrite).map_err(raise)?;
-        Ok(Self(Mutex::new(Some(staging))))
+        let made = elias_idx::Staging::beside(&target, overwrite).map_err(raise)?;
+        Ok(Self { path: made.path().to_owned(), made: Mutex::new(Some(made)) })
     }
 
-    /// The folder; None once it is removed.
+    /// The folder.
     #[getter]
-    fn path(&self) -> Option<PathBuf> {
-        let staging = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.as_ref().map(|staging| staging.path().to_owned())
+    fn path(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// Removes the folder, unless it has moved to its place.
     fn remove(&self, py: Python<'_>) {
-        let staging = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        py.detach(|| drop(staging));
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(made));
     }
 }
 
