@@ -12,7 +12,7 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo docs fuzz test test-all test-rust test-python parity audit licences lint types clean
+.PHONY: demo docs fuzz endurance faults parity audit licences test test-all test-rust test-python lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
@@ -43,6 +43,14 @@ audit: licences $(VENV)/.test
 
 licences:
 	cargo deny --offline check licenses bans sources
+
+# Hundreds of faults: kills, full disks, damaged files, limits (half an hour; some kinds need root).
+faults: $(VENV)/.test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults.run
+
+# An hour of mixed load, whose answers and memory are watched.
+endurance: $(VENV)/.test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/endurance.py
 
 # The documentation as a site, in artifacts/site.
 docs: $(VENV)/.integration

@@ -321,10 +321,11 @@ def test_an_ensemble_within_an_ensemble_is_refused(copy, tmp_path):
     shutil.rmtree(copy / "members" / "1")
     inner.rename(copy / "members" / "1")
     description = json.loads((copy / "model.json").read_text())
-    from elias_idx.model import sha256
+    from elias_idx.model import sha256, with_checksum
 
     description["sha256"]["members/1/model.json"] = sha256(copy / "members" / "1" / "model.json")
-    (copy / "model.json").write_text(json.dumps(description))
+    del description["checksum"]
+    (copy / "model.json").write_text(with_checksum(description))
     with pytest.raises(FormatError, match="members/1 is an ensemble, not a single model"):
         Model.load(copy)
 

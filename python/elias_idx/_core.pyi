@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, final
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
     "IndexWriter",
     "LabelFilter",
     "LabelStep",
+    "Staging",
     "TextFeatures",
     "__version__",
     "apply_gradients",
@@ -288,6 +290,13 @@ def search_ensemble(
 def shared_labels(first: Index, others: list[Index]) -> tuple[list[_U32 | None], list[str]]: ...
 def replace_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], overwrite: bool) -> None: ...
 def instruction_set() -> str: ...
+
+@final
+class Staging:
+    def __new__(cls, target: str | os.PathLike[str], overwrite: bool) -> Staging: ...
+    @property
+    def path(self) -> Path: ...
+    def remove(self) -> None: ...
 
 @final
 class LabelStep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,20 @@ from safetensors.numpy import load_file, save
 
 from elias_idx.errors import FormatError
 
+# What a disk says that takes no more.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[None]:
+    """Says of errors amid writing, such as that of a full disk, which don't say where: at `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _UNWRITABLE:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -25,7 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
-        yield partial
+        with written_to(path):
+            yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

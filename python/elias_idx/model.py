@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +35,7 @@ from elias_idx.encoders import Encoder, load_encoder
 from elias_idx.errors import FormatError, MissingExtraError
 from elias_idx.explanation import Explanation, explain
 from elias_idx.features import Features, load_features
-from elias_idx.files import is_plain_path, load_tensors, save_tensors
+from elias_idx.files import is_plain_path, load_tensors, save_tensors, written_to
 from elias_idx.index import Dtype, Index
 from elias_idx.predictor import Predictor, check_inputs
 from elias_idx.results import SearchResult
@@ -379,7 +376,8 @@ class Model(Predictor):
                 raise ValueError(f"the index's fusion takes {index.num_features} sparse features, the model has others")
             return model
         except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise FormatError(f"{folder}: the model is damaged: {error}") from error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise FormatError(f"{folder}: the model is damaged: {reason}") from error
 
 
 def load_single(path: str | PathLike[str], mmap: bool = True) -> Model:
@@ -404,13 +402,14 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
         OSError: the folder can't be written; nothing is left behind.
     """
     check_replaceable(path, overwrite)
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    staging = _core.Staging(path, overwrite)
     try:
-        partial.mkdir()
-        yield partial
-        _core.replace_folder(os.fspath(partial), os.fspath(path), overwrite)
+        partial = staging.path
+        with written_to(path):
+            yield partial
+        _core.replace_folder(partial, path, overwrite)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        staging.remove()
 
 
 def check_replaceable(path: Path, overwrite: bool) -> None:
@@ -447,14 +446,22 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+# Stands in place of the checksum of `model.json` in the text that it is of.
+_NO_CHECKSUM = 64 * "0"
+
+
 def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
-    """Compares files to their SHA-256.
+    """Compares `model.json` and the files that it names to their SHA-256.
 
     Raises:
         FormatError: a file is damaged or missing; which one is said.
         OSError: one can't be read.
     """
     try:
+        text = (folder / "model.json").read_text(encoding="utf-8")
+        checksum = str(_read_description(folder).get("checksum"))
+        if hashlib.sha256(text.replace(checksum, _NO_CHECKSUM, 1).encode()).hexdigest() != checksum:
+            raise FormatError(f"{folder}/model.json is damaged: its checksum is another one than when it was saved")
         for name, expected in checksums.items():
             if not is_plain_path(name):
                 raise FormatError(
@@ -467,7 +474,7 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
 
 
 def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[Path]) -> None:
-    """Writes `model.json`, with the checksums of files in the folder."""
+    """Writes `model.json`, with the checksums of files in the folder and one of itself."""
     description = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -475,7 +482,13 @@ def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[
         **content,
         "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
-    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    (folder / "model.json").write_text(with_checksum(description), encoding="utf-8")
+
+
+def with_checksum(description: Mapping[str, Any]) -> str:
+    """A description as JSON, whose `checksum` is the SHA-256 of that text with zeros in its place."""
+    text = json.dumps({"checksum": _NO_CHECKSUM, **description}, indent=2) + "\n"
+    return text.replace(_NO_CHECKSUM, hashlib.sha256(text.encode()).hexdigest(), 1)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

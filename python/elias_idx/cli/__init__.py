@@ -2,6 +2,7 @@
 
 import sys
 
+from elias_idx.cli.interruption import heed_sigterm, stop
 from elias_idx.errors import MissingExtraError
 
 _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
@@ -9,6 +10,7 @@ _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "toml
 
 def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
+    heed_sigterm()
     try:
         from elias_idx.cli import calibrate, explore, score, tune  # noqa: F401 - each adds its command
         from elias_idx.cli.commands import cli
@@ -19,6 +21,6 @@ def main() -> None:
         if package not in _EXTRA_PACKAGES:
             raise
         sys.exit(f"elias-idx: {MissingExtraError(package, 'train')}")
-    except KeyboardInterrupt:
-        # While the packages are still being imported; later click or the command itself sees it.
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        # While the packages are still being imported; later the command itself sees it.
+        stop(interrupt)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
-import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -19,6 +19,7 @@ import elias_idx
 from elias_idx import LabelFilter
 from elias_idx._parts import described_parts, memory_by_part
 from elias_idx._wording import counted, printable
+from elias_idx.cli.interruption import stop
 from elias_idx.config import Config
 from elias_idx.data import (
     Inputs,
@@ -78,9 +79,19 @@ def explained(command: _Command) -> _Command:
             # Whoever reads the output has seen enough; click ends quietly.
             raise
         except (EliasIdxError, OSError, MemoryError) as error:
-            raise click.ClickException(printable(str(error)) or type(error).__name__) from error
+            raise click.ClickException(_message(error)) from error
+        except KeyboardInterrupt as interrupt:
+            stop(interrupt)
 
     return typing.cast(_Command, run)
+
+
+def _message(error: Exception) -> str:
+    """What is wrong, and what to do about it where the error itself doesn't say."""
+    message = printable(str(error)) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{message}: make room there, and try again"
+    return message
 
 
 def _config_options(command: _Command) -> _Command:
@@ -207,9 +218,12 @@ def train(
             check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
             on_line=functools.partial(click.echo, err=True),
         )  # fmt: skip
-    except KeyboardInterrupt:
-        click.echo("\nStopped." + (f" {_GO_ON}" if run_path(out).exists() else ""), err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        stop(interrupt, _GO_ON if run_path(out).exists() else "")
+    except OSError:
+        if run_path(out).exists():
+            click.echo(_GO_ON, err=True)
+        raise
     if distributed.is_first():
         click.echo(f"{out}: {model.index!r}", err=True)
         test = " --embeddings TEST.npy" if embeddings else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import typing
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 
 from elias_idx._wording import counted
 from elias_idx.cli.commands import cli, explained
+from elias_idx.cli.interruption import stop
 from elias_idx.index import Dtype
 
 
@@ -78,8 +78,7 @@ def score(model: Path, inputs: tuple[str, ...], min_score: float | None, **optio
     out = options["out"]
     try:
         manifest = run(model, inputs, min_score=min_score, say=functools.partial(click.echo, err=True), **options)
-    except KeyboardInterrupt:
-        click.echo("\nStopped. The same command goes on where it stopped.", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        stop(interrupt, "The same command goes on where it stopped.")
     bad = f", {manifest.null_rows:,} of them null, as they could not be scored" if manifest.null_rows else ""
     click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {counted(len(manifest.parts), 'part')}", err=True)

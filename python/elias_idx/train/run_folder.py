@@ -17,7 +17,7 @@ import numpy as np
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, FormatError
-from elias_idx.files import load_tensors, replacing, save_tensors
+from elias_idx.files import load_tensors, replacing, save_tensors, written_to
 from elias_idx.model import Model, check_replaceable, load_single
 from elias_idx.train import distributed
 from elias_idx.train.checkpoint import Checkpoints
@@ -140,7 +140,8 @@ class RunFolder:
         # With its description from the first moment on, or it would not be known as a run's folder.
         partial = self.path.with_name(f".{self.path.name}.partial")
         partial.mkdir(exist_ok=True)
-        (partial / _DESCRIPTION).write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
+        with written_to(self.path):
+            (partial / _DESCRIPTION).write_text(json.dumps(self.description, indent=2) + "\n", encoding="utf-8")
         partial.rename(self.path)
 
     @property

@@ -19,6 +19,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use elias_idx::{
     Dtype, HitsMut, LabelNames, LabelWeights, Loading, Progress, SearchOptions, Source,
@@ -639,6 +640,36 @@ fn read_names(what: &str, names: &Bound<'_, PyList>) -> PyResult<Vec<String>> {
     Ok(texts)
 }
 
+/// A hidden folder beside `target`, to be written to and moved there by `replace_folder`.
+///
+/// What killed processes have left of such folders for the same target is removed.
+#[pyclass(frozen)]
+struct Staging {
+    path: PathBuf,
+    made: Mutex<Option<elias_idx::Staging>>,
+}
+
+#[pymethods]
+impl Staging {
+    #[new]
+    fn new(target: PathBuf, overwrite: bool) -> PyResult<Self> {
+        let made = elias_idx::Staging::beside(&target, overwrite).map_err(raise)?;
+        Ok(Self { path: made.path().to_owned(), made: Mutex::new(Some(made)) })
+    }
+
+    /// The folder.
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+
+    /// Removes the folder, unless it has moved to its place.
+    fn remove(&self, py: Python<'_>) {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        py.detach(|| drop(made));
+    }
+}
+
 /// Moves a finished folder to its place at once: forced to disk, then renamed, or exchanged with the
 /// folder that is there and is to be overwritten.
 #[pyfunction]
@@ -671,6 +702,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Index>()?;
     module.add_class::<LabelFilter>()?;
     module.add_class::<IndexWriter>()?;
+    module.add_class::<Staging>()?;
     module.add_class::<train::LabelStep>()?;
     module.add_class::<features::TextFeatures>()?;
     module.add_function(wrap_pyfunction!(features::split_words, module)?)?;

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from elias_idx.files import written_to
+
 
 def cached(folder: Path, name: str, fingerprint: str, write: Callable[[Path], None]) -> Path:
     """The folder `folder / name`, whose content stands for the fingerprint.
@@ -25,8 +27,9 @@ def cached(folder: Path, name: str, fingerprint: str, write: Callable[[Path], No
     for leftover in (path, partial):
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir()
-    write(partial)
-    (partial / mark.name).write_text(fingerprint, encoding="ascii")
+    with written_to(path):
+        write(partial)
+        (partial / mark.name).write_text(fingerprint, encoding="ascii")
     # On disk before the name says that they are: a lost machine must not leave holes.
     for file in partial.iterdir():
         with file.open("rb") as content:

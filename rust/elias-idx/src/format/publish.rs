@@ -91,32 +91,91 @@ impl Target {
         Ok(Self { path: parent.join(name), parent, exists: false })
     }
 
-    /// A free hidden name beside the target.
-    fn hidden_sibling(&self) -> PathBuf {
+    /// A free hidden name beside the target, with this ending.
+    fn hidden_sibling(&self, ending: &str) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
         let nanos = std::time::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.subsec_nanos());
+        let unique = format!("{}-{count}-{nanos:08x}", std::process::id());
+        self.parent.join(format!("{}{unique}{ending}", self.hidden_prefix()))
+    }
+
+    /// How the names of hidden siblings begin.
+    fn hidden_prefix(&self) -> String {
         // Only the start of a long name is kept: file names are limited to 255 bytes.
         let name: String =
             self.path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
-        self.parent.join(format!(".{name}.{}-{count}-{nanos:08x}.tmp", std::process::id()))
+        format!(".{name}.")
     }
+
+    /// Removes the folders that killed processes have left beside the target.
+    fn remove_leftovers(&self) {
+        let prefix = self.hidden_prefix();
+        for entry in fs::read_dir(&self.parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_staging = name.to_str().is_some_and(|name| {
+                name.strip_prefix(&prefix)
+                    .and_then(|rest| rest.strip_suffix(STAGING_ENDING))
+                    .is_some_and(is_unique_part)
+            });
+            // A folder in the making is locked, for as long as its process lives.
+            if is_staging && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok())
+            {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// How the names of folders in the making end.
+const STAGING_ENDING: &str = ".tmp";
+
+/// Whether it is what makes the name of a hidden sibling unique: a process, a count and a time.
+fn is_unique_part(part: &str) -> bool {
+    let mut numbers = part.split('-');
+    let is_number = |number: Option<&str>| {
+        number.is_some_and(|digits| {
+            !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        })
+    };
+    (0..3).all(|_| is_number(numbers.next())) && numbers.next().is_none()
 }
 
 /// A hidden folder beside its target, in the making. Unless it is published, nothing is left of it.
-pub(crate) struct Staging {
+///
+/// What a killed process has left of one is removed when the next one for the same target is made.
+pub struct Staging {
     path: PathBuf,
     target: Target,
+    /// The folder, locked, which says that somebody is at it; `None` where there are no such locks.
+    _lock: Option<File>,
 }
 
 impl Staging {
-    pub(crate) fn new(target: Target) -> Result<Self> {
-        let path = target.hidden_sibling();
-        fs::create_dir(&path).map_err(|error| Error::io(&target.parent, error))?;
-        Ok(Self { path, target })
+    /// A new folder for what is to go to `target`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it can't be made, and of kind `AlreadyExists` when `target` exists and
+    /// `overwrite` is not set; [`ArgumentError::BadPath`] for a path that can't be one.
+    pub fn beside(target: &Path, overwrite: bool) -> Result<Self> {
+        Self::new(Target::resolve(target, overwrite)?)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(crate) fn new(target: Target) -> Result<Self> {
+        target.remove_leftovers();
+        loop {
+            let path = target.hidden_sibling(STAGING_ENDING);
+            fs::create_dir(&path).map_err(|error| Error::io(&target.parent, error))?;
+            let lock = File::open(&path).ok().filter(|folder| folder.try_lock().is_ok());
+            // Before it was locked somebody may have taken it for a leftover.
+            if path.exists() {
+                return Ok(Self { path, target, _lock: lock });
+            }
+        }
+    }
+
+    /// The folder to write to.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -159,7 +218,8 @@ fn swap_in(source: &Path, target: &Target) -> Result<()> {
 /// For file systems that can't exchange: moves the old folder aside, and back if the new one
 /// doesn't move in.
 fn exchange_by_steps(source: &Path, target: &Target) -> io::Result<()> {
-    let aside = target.hidden_sibling();
+    // Not like a folder in the making: killed now, this process leaves the only index there.
+    let aside = target.hidden_sibling(".old");
     fs::rename(&target.path, &aside)?;
     if let Err(error) = fs::rename(source, &target.path) {
         fs::rename(&aside, &target.path)?;
@@ -347,6 +407,31 @@ mod tests {
         fs::write(staging.path().join("half"), "1").unwrap();
         drop(staging);
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_a_killed_process_left_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        for left in [".target.123-0-0abcdef0.tmp", ".target.9-17-00000001.tmp"] {
+            folder_with(&root.path().join(left), "half");
+        }
+        let others = [
+            ".other.123-0-0abcdef0.tmp",
+            ".target.1-2.tmp",
+            ".target.123-0-0abcdef0.old",
+            ".target.mine.tmp",
+        ];
+        for other in others {
+            folder_with(&root.path().join(other), "kept");
+        }
+        let first = Staging::beside(&target, false).unwrap();
+        fs::write(first.path().join("half"), "1").unwrap();
+        let second = Staging::beside(&target, false).unwrap();
+        assert!(first.path().join("half").exists(), "somebody is at it still");
+        drop((first, second));
+        assert_eq!(names(root.path()), others);
     }
 
     #[test]
