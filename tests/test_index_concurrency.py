@@ -227,7 +227,7 @@ def test_loads_and_searches_keep_nothing(loads: int, tmp_path: Path) -> None:
         index.search(queries, 10, sparse=texts if name == "fused" else None)
         index.search(queries, 10, filter=index.label_filter([turn % 200]))
         for wrong in (lambda: index.search(queries[:, 1:]), lambda: index.label_filter([200])):
-            with pytest.raises(ValueError, match="dim|label 200"):
+            with pytest.raises(ValueError, match=r"dim|label 200"):
                 wrong()
         with pytest.raises(Exception, match="damaged"):
             Index.load(tmp_path / "damaged", mmap=turn % 2 == 0)
