@@ -274,3 +274,16 @@ def test_least_scores_that_are_none(index: Index, parts: Parts) -> None:
     for wrong in ("0.5", b"1", [0.5], 1j):
         with pytest.raises(TypeError, match=f"min_score must be a number, got {type(wrong).__name__}"):
             index.search(parts.queries, min_score=wrong)  # type: ignore[arg-type]
+
+
+def test_booleans_may_be_any_bytes() -> None:
+    index = build(random_parts())
+    bytes_ = np.random.default_rng(0).choice([0, 1, 2, 128, 255], index.num_labels).astype(np.uint8)
+    allowed = np.flatnonzero(bytes_)
+    for mask in (bytes_.view(bool), np.repeat(bytes_, 2).view(bool)[::2]):
+        assert len(index.label_filter(mask)) == len(allowed)
+        assert index.remove_labels(mask).num_labels == index.num_labels - len(allowed)
+    one = random_parts().queries[:1]
+    rows = (np.array([0, len(bytes_)]), np.arange(len(bytes_)), bytes_.view(bool))
+    found = index.search(one, 60, filter=rows)
+    assert found.labels.tolist() == index.search(one, 60, filter=index.label_filter(allowed)).labels.tolist()

@@ -185,7 +185,10 @@ def as_labels(labels: Any) -> list[str] | npt.NDArray[Any]:
     if (names := _as_names(labels)) is not None:
         return names
     array = as_array("labels", labels, ndim=(1,))
-    return array if array.dtype == bool else to_int64("labels", array)
+    if array.dtype == bool:
+        # Of booleans that are a view of other bytes than 0 and 1, NumPy itself makes little sense.
+        return array.view(np.uint8) != 0
+    return to_int64("labels", array)
 
 
 def _as_names(labels: Any) -> list[str] | None:
@@ -276,8 +279,8 @@ def num_rows(name: str, matrix: Any) -> int:
     return len(matrix[0]) - 1 if isinstance(matrix, tuple) else int(matrix.shape[0])
 
 
-def as_filter_rows(rows: Any, shape: tuple[int, int]) -> tuple[IntArray, IntArray, BoolArray]:
-    """The allowed labels of each query, a CSR matrix [Q, L] as for `as_csr`: indptr, indices, and what isn't 0.
+def as_filter_rows(rows: Any, shape: tuple[int, int]) -> tuple[IntArray, IntArray, npt.NDArray[np.uint8]]:
+    """The allowed labels of each query, a CSR matrix [Q, L] as for `as_csr`: indptr, indices, what isn't 0 (in bytes).
 
     Raises:
         TypeError: arrays of other dtypes.
@@ -287,7 +290,7 @@ def as_filter_rows(rows: Any, shape: tuple[int, int]) -> tuple[IntArray, IntArra
     return (
         to_int64("filter.indptr", as_array("filter.indptr", indptr, ndim=(1,))),
         to_int64("filter.indices", as_array("filter.indices", indices, ndim=(1,))),
-        as_array("filter.data", data, ndim=(1,)) != 0,
+        (as_array("filter.data", data, ndim=(1,)) != 0).view(np.uint8),
     )
 
 

@@ -36,12 +36,12 @@ _F32: TypeAlias = npt.NDArray[np.float32]
 _I32: TypeAlias = npt.NDArray[np.int32]
 _I64: TypeAlias = npt.NDArray[np.int64]
 _U32: TypeAlias = npt.NDArray[np.uint32]
-_Bool: TypeAlias = npt.NDArray[np.bool_]
+_U8: TypeAlias = npt.NDArray[np.uint8]
 
 # CSR: indptr, indices, data, number of columns.
 _Csr: TypeAlias = tuple[_I64, _I32, _F32, int]
 # One for all queries, one or None for each, or CSR rows: indptr, indices, which elements count.
-_Filter: TypeAlias = LabelFilter | list[LabelFilter | None] | tuple[_I64, _I64, _Bool]
+_Filter: TypeAlias = LabelFilter | list[LabelFilter | None] | tuple[_I64, _I64, _U8]
 # Cluster, its rank and score, the edge's weight, the path's score, whether in the beam.
 _Path: TypeAlias = tuple[int, int, float, float, float, bool]
 # Label, whether allowed, paths, path score, logit, probability, score, path rank, rank.
@@ -163,7 +163,7 @@ class Index:
         filter: _Filter | None,
     ) -> None: ...
     def label_filter(self, labels: _I64) -> LabelFilter: ...
-    def label_filter_of_mask(self, mask: _Bool) -> LabelFilter: ...
+    def label_filter_of_mask(self, mask: _U8) -> LabelFilter: ...
     def find_labels(self, names: list[str]) -> _I64: ...
     def explain(
         self,

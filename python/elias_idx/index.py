@@ -413,7 +413,7 @@ class Index(WithFusion, WithChanges):
         if given.dtype != bool:
             return self._core.label_filter(given)
         _arrays.check_mask(given, self.num_labels)
-        return self._core.label_filter_of_mask(np.ascontiguousarray(given))
+        return self._core.label_filter_of_mask(np.ascontiguousarray(given).view(np.uint8))
 
     def explain(
         self,

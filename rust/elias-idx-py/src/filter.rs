@@ -39,12 +39,12 @@ impl LabelFilter {
 }
 
 /// What may stand for `filter`: one for all queries, a list of one or None for each, or CSR arrays
-/// [Q, L]: indptr, indices, and which elements count.
+/// [Q, L]: indptr, indices, and which elements count, as bytes.
 #[derive(FromPyObject)]
 pub(crate) enum Filter<'py> {
     All(Bound<'py, LabelFilter>),
     Each(Vec<Option<Bound<'py, LabelFilter>>>),
-    Rows(PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, bool>),
+    Rows(PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, u8>),
 }
 
 impl Filter<'_> {
@@ -59,10 +59,17 @@ impl Filter<'_> {
             Self::Rows(indptr, indices, counts) => {
                 let (indptr, indices, counts) =
                     (indptr.as_slice()?, indices.as_slice()?, counts.as_slice()?);
-                Resolved::Rows(index.filter_rows(indptr, indices, counts).map_err(raise)?)
+                Resolved::Rows(
+                    index.filter_rows(indptr, indices, &booleans(counts)).map_err(raise)?,
+                )
             }
         })
     }
+}
+
+/// A copy of NumPy's booleans. They come as bytes: NumPy takes any byte but 0 for true, Rust knows no others than 0 and 1.
+pub(crate) fn booleans(bytes: &[u8]) -> Vec<bool> {
+    bytes.iter().map(|&byte| byte != 0).collect()
 }
 
 /// The memory behind a filter of the core.

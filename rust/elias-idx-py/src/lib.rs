@@ -306,14 +306,14 @@ impl Index {
         py.detach(|| self.0.label_filter(labels)).map(LabelFilter).map_err(raise)
     }
 
-    /// A filter of the labels whose element of `mask` [L] is true.
+    /// A filter of the labels whose element of `mask` [L] isn't 0.
     fn label_filter_of_mask(
         &self,
         py: Python<'_>,
-        mask: PyReadonlyArray1<'_, bool>,
+        mask: PyReadonlyArray1<'_, u8>,
     ) -> PyResult<LabelFilter> {
-        let mask = mask.as_slice()?;
-        py.detach(|| self.0.label_filter_of_mask(mask)).map(LabelFilter).map_err(raise)
+        let mask = filter::booleans(mask.as_slice()?);
+        py.detach(|| self.0.label_filter_of_mask(&mask)).map(LabelFilter).map_err(raise)
     }
 
     /// The ids of the labels with these names.

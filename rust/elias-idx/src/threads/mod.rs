@@ -223,8 +223,10 @@ impl<T> SharedStart<T> {
 pub(crate) fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let message = message(&*payload);
-        // Dropping it runs foreign code, which might panic in its turn, where nothing catches it.
-        mem::forget(payload);
+        // Dropping it runs foreign code, which might panic in its turn; of that nothing is dropped any more.
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            mem::forget(another);
+        }
         Error::Panicked(message)
     })
 }
