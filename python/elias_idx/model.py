@@ -457,16 +457,16 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
         FormatError: a file is damaged or missing; which one is said.
         OSError: one can't be read.
     """
+    if strange := [name for name in checksums if not is_plain_path(name)]:
+        raise FormatError(
+            f"{folder} is damaged: its model.json names {strange[0]!r}, which is no file within the folder"
+        )
     try:
         text = (folder / "model.json").read_text(encoding="utf-8")
         checksum = str(_read_description(folder).get("checksum"))
         if hashlib.sha256(text.replace(checksum, _NO_CHECKSUM, 1).encode()).hexdigest() != checksum:
             raise FormatError(f"{folder}/model.json is damaged: its checksum is another one than when it was saved")
         for name, expected in checksums.items():
-            if not is_plain_path(name):
-                raise FormatError(
-                    f"{folder} is damaged: its model.json names {name!r}, which is no file within the folder"
-                )
             if sha256(folder / name) != expected:
                 raise FormatError(f"{folder / name} is damaged: its checksum is another one than when it was saved")
     except FileNotFoundError as error:
