@@ -208,7 +208,7 @@ fn codes_are_read_no_further_than_they_go() {
                         match of {
                             Some(of) => kernels.coded_pairs(rows, ids, queries, of, bounds),
                             None => {
-                                kernels.coded_rows(rows, ids, queries.get(num_queries - 1), bounds)
+                                kernels.coded_rows(rows, ids, queries.get(num_queries - 1), bounds);
                             }
                         }
                         [upper.to_vec(), lower.to_vec()].concat()
