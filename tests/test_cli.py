@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 import elias_idx
 from elias_idx import Index, Model
-from elias_idx.cli.commands import _label_filter, cli
+from elias_idx.cli.commands import cli
+from elias_idx.cli.predict import _label_filter
 from elias_idx.data import read_rows, read_training_set, write_rows
 from elias_idx.train import memory
 from helpers_index import build

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from elias_idx import Ensemble, Index, Model
 from elias_idx._wording import printable
 from elias_idx.arrow import Scorer
-from elias_idx.cli import score  # noqa: F401 (adds its command)
 from elias_idx.cli.commands import cli
 from elias_idx.data import read_rows, read_training_set, write_rows
 from elias_idx.train import train_model

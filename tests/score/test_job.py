@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import elias_idx.cli.score  # noqa: F401 - adds the command
 from elias_idx.arrow import Scorer
 from elias_idx.cli.commands import cli
 from elias_idx.errors import ConfigError, FormatError

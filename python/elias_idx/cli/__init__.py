@@ -12,7 +12,6 @@ def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
     heed_sigterm()
     try:
-        from elias_idx.cli import calibrate, explore, score, tune  # noqa: F401 - each adds its command
         from elias_idx.cli.commands import cli
 
         cli()

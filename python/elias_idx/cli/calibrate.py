@@ -7,15 +7,8 @@ from pathlib import Path
 import click
 
 from elias_idx.calibration import Calibration, Reliability, cross_calibrated, reliability
-from elias_idx.cli.commands import check_output, cli, explained
+from elias_idx.cli.common import DATA, FILE, FOLDER, check_output, cli, explained, load_with_rows
 from elias_idx.cli.drawing import check_drawing, save_figure
-from elias_idx.data import read_training_set
-from elias_idx.errors import DataError
-from elias_idx.model import Model
-
-_FOLDER = click.Path(path_type=Path)
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_DATA = click.Path(path_type=Path, exists=True)
 
 # What the figures are about: labels that people look at.
 _SHOWN_RANKS = 10
@@ -27,12 +20,12 @@ Examples:
   elias-idx calibrate model dev.jsonl
   elias-idx calibrate model dev.jsonl --out calibrated --plot reliability.svg"""
 )
-@click.argument("model", type=_FOLDER)
-@click.argument("dev_data", metavar="DEV", type=_DATA)
-@click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
-@click.option("--out", type=_FOLDER, help="folder of the calibrated model; by default MODEL is replaced")
+@click.argument("model", type=FOLDER)
+@click.argument("dev_data", metavar="DEV", type=DATA)
+@click.option("--embeddings", type=FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.option("--out", type=FOLDER, help="folder of the calibrated model; by default MODEL is replaced")
 @click.option("--overwrite", is_flag=True, help="replace a model at --out")
-@click.option("--plot", type=_FOLDER, help="picture to draw: how often labels of a score are right (.svg, .png, .pdf)")
+@click.option("--plot", type=FOLDER, help="picture to draw: how often labels of a score are right (.svg, .png, .pdf)")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
 @explained
 def calibrate(
@@ -52,10 +45,7 @@ def calibrate(
     if plot is not None:
         _check_plot(plot)
     check_output(model, out, overwrite)
-    loaded = Model.load(model)
-    if loaded.takes_embeddings != (embeddings is not None):
-        raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
-    data = read_training_set(dev_data, embeddings=embeddings, split="tst")
+    loaded, data = load_with_rows(model, dev_data, embeddings)
     pairs = loaded.scored_pairs(data, num_threads=num_threads)
     probabilities = cross_calibrated(pairs)
     shown = pairs.ranks < _SHOWN_RANKS

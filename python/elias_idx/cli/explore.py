@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from elias_idx.cli.commands import cli, explained
+from elias_idx.cli.common import cli, explained
 from elias_idx.model import load_single
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from elias_idx._wording import counted
-from elias_idx.cli.commands import cli, explained
+from elias_idx.cli.common import cli, explained
 from elias_idx.cli.interruption import stop
 from elias_idx.index import Dtype
 

@@ -9,18 +9,11 @@ from typing import Any, Literal
 import click
 from tqdm import tqdm
 
-from elias_idx.cli.commands import check_output, cli, explained, whole_numbers
+from elias_idx.cli.common import DATA, FILE, FOLDER, check_output, cli, explained, load_with_rows, whole_numbers
 from elias_idx.cli.drawing import check_drawing, save_figure
-from elias_idx.data import read_training_set
-from elias_idx.errors import DataError
 from elias_idx.index import Dtype
-from elias_idx.model import Model
 from elias_idx.tune import Grid, Setting, Sweep, cheapest, sweep
 from elias_idx.tune.measure import with_setting
-
-_FOLDER = click.Path(path_type=Path)
-_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_DATA = click.Path(path_type=Path, exists=True)
 
 
 def _dtypes(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -41,9 +34,9 @@ Examples:
   elias-idx tune model dev.jsonl --plot tuning --num-threads 1
   elias-idx tune model dev.jsonl --cheapest memory --tolerance 0.5 --apply --out small"""
 )
-@click.argument("model", type=_FOLDER)
-@click.argument("dev_data", metavar="DEV", type=_DATA)
-@click.option("--embeddings", type=_FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
+@click.argument("model", type=FOLDER)
+@click.argument("dev_data", metavar="DEV", type=DATA)
+@click.option("--embeddings", type=FILE, help="the rows' embeddings (.npy, [N, D]) for the precomputed encoder")
 @click.option(
     "--k", type=click.IntRange(min=1), default=100, show_default=True, help="labels a row that will be asked for"
 )
@@ -70,9 +63,9 @@ Examples:
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="times that each is timed")
 @click.option("--max-texts", type=click.IntRange(min=1), default=5000, show_default=True, help="rows at most")
 @click.option("--all", "every", is_flag=True, help="print all settings, not the best ones alone")
-@click.option("--plot", type=_FOLDER, help="pictures to draw: PLOT.svg and PLOT.png")
+@click.option("--plot", type=FOLDER, help="pictures to draw: PLOT.svg and PLOT.png")
 @click.option("--apply", "applies", is_flag=True, help="store the recommended setting in the model")
-@click.option("--out", type=_FOLDER, help="with --apply, folder of the new model; by default MODEL is replaced")
+@click.option("--out", type=FOLDER, help="with --apply, folder of the new model; by default MODEL is replaced")
 @click.option("--overwrite", is_flag=True, help="replace a model at --out")
 @click.option("--num-threads", type=click.IntRange(min=1), help="by default all CPUs that the process may use")
 @explained
@@ -104,10 +97,7 @@ def tune(
         check_drawing(plot)
     if applies:
         check_output(model, out, overwrite)
-    loaded = Model.load(model, mmap=False)
-    if loaded.takes_embeddings != (embeddings is not None):
-        raise DataError(f"{model} takes {'texts' if embeddings else 'embeddings: give --embeddings'}")
-    data = read_training_set(dev_data, embeddings=embeddings, split="tst")
+    loaded, data = load_with_rows(model, dev_data, embeddings, mmap=False)
     grid = Grid(beam_sizes, shortlist_sizes, num_candidates, dtypes)
     with tqdm(desc="tune", unit="search", disable=None) as progress:
 
