@@ -693,7 +693,8 @@ fn instruction_set() -> PyResult<&'static str> {
     elias_idx::instruction_set().map_err(raise)
 }
 
-#[pymodule]
+// Untried without the GIL, which free-threaded interpreters switch on again for such modules, with a warning.
+#[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("EliasIdxError", module.py().get_type::<EliasIdxError>())?;
