@@ -265,20 +265,21 @@ def test_pickles_of_foreign_files_are_checked_too(index: Index) -> None:
         _core.Index.from_files(files)
 
 
-def test_folders_can_be_replaced_at_once(tmp_path: Path) -> None:
-    def folder(name: str, content: str) -> Path:
-        (tmp_path / name / "inner").mkdir(parents=True)
-        (tmp_path / name / "inner" / "file").write_text(content)
-        return tmp_path / name
+def test_folders_are_replaced_at_once(tmp_path: Path) -> None:
+    def save(content: str, overwrite: bool) -> None:
+        staging = _core.Staging(tmp_path / "target", overwrite)
+        (staging.path / "inner").mkdir()
+        (staging.path / "inner" / "file").write_text(content)
+        staging.publish()
+        staging.remove()
 
-    _core.replace_folder(folder("a", "1"), tmp_path / "target", False)
+    save("1", overwrite=False)
     with pytest.raises(FileExistsError):
-        _core.replace_folder(folder("b", "2"), tmp_path / "target", False)
+        save("2", overwrite=False)
     assert (tmp_path / "target" / "inner" / "file").read_text() == "1"
-    _core.replace_folder(tmp_path / "b", tmp_path / "target", True)
+    save("2", overwrite=True)
     assert (tmp_path / "target" / "inner" / "file").read_text() == "2"
     assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
-    with pytest.raises(FileNotFoundError):
-        _core.replace_folder(tmp_path / "b", tmp_path / "new", False)
-    with pytest.raises(ValueError, match="must lie beside"):
-        _core.replace_folder(tmp_path / "target", tmp_path / "target", True)
+    staging = _core.Staging(tmp_path / "other", False)
+    staging.remove()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["target"]

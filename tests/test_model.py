@@ -360,6 +360,25 @@ def test_foreign_and_newer_models_are_refused_by_name(copy, change, message):
         Model.load(copy)
 
 
+def test_every_damaged_byte_of_a_description_is_noticed(copy):
+    path = copy / "model.json"
+    whole = path.read_bytes()
+    Model.load(copy).verify()
+    for at in range(0, len(whole), 7):
+        for bit in (0x01, 0x80):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            with pytest.raises(FormatError):
+                Model.load(copy).verify()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_no_description(copy):
+    (copy / "model.json").unlink()
+    os.mkfifo(copy / "model.json")
+    with pytest.raises(FormatError, match=r"model\.json is no regular file"):
+        Model.load(copy)
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -404,10 +405,9 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     check_replaceable(path, overwrite)
     staging = _core.Staging(path, overwrite)
     try:
-        partial = staging.path
         with written_to(path):
-            yield partial
-        _core.replace_folder(partial, path, overwrite)
+            yield staging.path
+        staging.publish()
     finally:
         staging.remove()
 
@@ -448,6 +448,7 @@ def sha256(path: Path) -> str:
 
 # Stands in place of the checksum of `model.json` in the text that it is of.
 _NO_CHECKSUM = 64 * "0"
+_CHECKSUM = re.compile(rb'{\n  "checksum": "([0-9a-f]{64})"')
 
 
 def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
@@ -462,15 +463,24 @@ def check_files(folder: Path, checksums: Mapping[str, str]) -> None:
             f"{folder} is damaged: its model.json names {strange[0]!r}, which is no file within the folder"
         )
     try:
-        text = (folder / "model.json").read_text(encoding="utf-8")
-        checksum = str(_read_description(folder).get("checksum"))
-        if hashlib.sha256(text.replace(checksum, _NO_CHECKSUM, 1).encode()).hexdigest() != checksum:
+        if not _is_whole((folder / "model.json").read_bytes()):
             raise FormatError(f"{folder}/model.json is damaged: its checksum is another one than when it was saved")
         for name, expected in checksums.items():
             if sha256(folder / name) != expected:
                 raise FormatError(f"{folder / name} is damaged: its checksum is another one than when it was saved")
     except FileNotFoundError as error:
         raise FormatError(f"{folder}: the model is damaged: {error}") from error
+
+
+def _is_whole(description: bytes) -> bool:
+    """Whether a `model.json` is as it was written, by its own checksum, which those of the first models lack."""
+    if description.startswith(b'{\n  "format": '):
+        return True
+    found = _CHECKSUM.match(description)
+    if found is None:
+        return False
+    text = description[: found.start(1)] + _NO_CHECKSUM.encode() + description[found.end(1) :]
+    return hashlib.sha256(text).hexdigest().encode() == found.group(1)
 
 
 def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[Path]) -> None:
@@ -482,7 +492,7 @@ def write_description(folder: Path, content: Mapping[str, Any], files: Iterable[
         **content,
         "sha256": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
     }
-    (folder / "model.json").write_text(with_checksum(description), encoding="utf-8")
+    (folder / "model.json").write_bytes(with_checksum(description).encode())
 
 
 def with_checksum(description: Mapping[str, Any]) -> str:
@@ -494,10 +504,14 @@ def with_checksum(description: Mapping[str, Any]) -> str:
 def _read_description(folder: Path) -> dict[str, Any]:
     if not folder.exists():
         raise FileNotFoundError(f"there is no model at {folder}")
+    path = folder / "model.json"
+    if not path.exists():
+        raise FormatError(f"{folder} is no model: it has no model.json")
+    # Reading a pipe or a device might never end.
+    if not path.is_file():
+        raise FormatError(f"{path} is no regular file")
     try:
-        content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FormatError(f"{folder} is no model: it has no model.json") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{folder}/model.json is damaged: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -13,15 +15,22 @@ class Terminated(KeyboardInterrupt):
 
 
 def heed_sigterm() -> None:
-    """Makes SIGTERM raise `Terminated`, unless the process was started to ignore it."""
+    """Makes SIGTERM raise `Terminated` in this process, unless it was started to ignore it."""
+    # Python runs and takes handlers in the main thread alone.
+    if threading.current_thread() is not threading.main_thread():
+        return
+    own_process = os.getpid()
+
+    def terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what handlers are given
+        # The next one ends the process at once, in case this one is swallowed somewhere.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != own_process:
+            # A forked child, for which nobody waits to catch anything.
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise Terminated
+
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what signal handlers are given
-    # A second one must not disturb the end that this one begins.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:

@@ -640,7 +640,7 @@ fn read_names(what: &str, names: &Bound<'_, PyList>) -> PyResult<Vec<String>> {
     Ok(texts)
 }
 
-/// A hidden folder beside `target`, to be written to and moved there by `replace_folder`.
+/// A hidden folder beside `target`, to be written to and then published.
 ///
 /// What killed processes have left of such folders for the same target is removed.
 #[pyclass(frozen)]
@@ -652,8 +652,8 @@ struct Staging {
 #[pymethods]
 impl Staging {
     #[new]
-    fn new(target: PathBuf, overwrite: bool) -> PyResult<Self> {
-        let made = elias_idx::Staging::beside(&target, overwrite).map_err(raise)?;
+    fn new(py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<Self> {
+        let made = py.detach(|| elias_idx::Staging::beside(&target, overwrite)).map_err(raise)?;
         Ok(Self { path: made.path().to_owned(), made: Mutex::new(Some(made)) })
     }
 
@@ -663,23 +663,24 @@ impl Staging {
         self.path.clone()
     }
 
-    /// Removes the folder, unless it has moved to its place.
+    /// Forces all of the folder to disk and moves it to its place at once; a folder that is there and is to be
+    /// overwritten is exchanged with it and removed.
+    fn publish(&self, py: Python<'_>) -> PyResult<()> {
+        let made = self.take();
+        py.detach(|| made.map_or(Ok(()), elias_idx::Staging::sync_and_publish)).map_err(raise)
+    }
+
+    /// Removes the folder, unless it was published.
     fn remove(&self, py: Python<'_>) {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let made = self.take();
         py.detach(|| drop(made));
     }
 }
 
-/// Moves a finished folder to its place at once: forced to disk, then renamed, or exchanged with the
-/// folder that is there and is to be overwritten.
-#[pyfunction]
-fn replace_folder(
-    py: Python<'_>,
-    source: PathBuf,
-    target: PathBuf,
-    overwrite: bool,
-) -> PyResult<()> {
-    py.detach(|| elias_idx::replace_folder(&source, &target, overwrite)).map_err(raise)
+impl Staging {
+    fn take(&self) -> Option<elias_idx::Staging> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// The instruction set that searches use on this machine: "portable", "avx2", "avx512" or "amx".
@@ -716,5 +717,5 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ensemble::search_ensemble, module)?)?;
     module.add_function(wrap_pyfunction!(ensemble::shared_labels, module)?)?;
     module.add_function(wrap_pyfunction!(instruction_set, module)?)?;
-    module.add_function(wrap_pyfunction!(replace_folder, module)?)
+    Ok(())
 }

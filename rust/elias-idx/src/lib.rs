@@ -38,7 +38,7 @@ pub use cluster::{ClusterOptions, LabelFeatures, cluster_labels};
 pub use error::{ArgumentError, Error, FormatError, Result};
 pub use filter::{Filter, FilterRows, LabelFilter};
 pub use format::manifest::Defaults;
-pub use format::publish::{Staging, replace_folder};
+pub use format::publish::Staging;
 pub use format::write::Destination;
 pub use fusion::{EVIDENCE, EvidenceParts, FusionTrees};
 pub use index::{Index, Source};

@@ -3,34 +3,14 @@
 //! The new folder is written beside its target, forced to disk, and renamed; where a folder is to
 //! be replaced, the two are exchanged by one system call and the old one is deleted.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(unix)]
+use super::sha256_hex;
 use crate::error::{ArgumentError, Error, Result};
-
-/// Moves the finished folder `source` to `target`, on the same file system.
-///
-/// All of `source` is forced to disk first. With `overwrite`, a folder at `target` is replaced and
-/// deleted; without, anything there is an error. On an error `source` stays where it was.
-///
-/// # Errors
-/// [`Error::Io`], of kind `AlreadyExists` when `target` exists and `overwrite` is not set;
-/// [`ArgumentError::BadPath`] when one folder lies in the other.
-pub fn replace_folder(source: &Path, target: &Path, overwrite: bool) -> Result<()> {
-    let resolved = Target::resolve(target, overwrite)?;
-    let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
-    if !source.is_dir() {
-        return Err(Error::io(&source, io::ErrorKind::NotADirectory.into()));
-    }
-    if source.starts_with(&resolved.path) || resolved.path.starts_with(&source) {
-        let reason = "the new folder must lie beside the one that it replaces";
-        return Err(ArgumentError::BadPath { path: target.to_path_buf(), reason }.into());
-    }
-    sync_tree(&source).map_err(|error| Error::io(&source, error))?;
-    swap_in(&source, &resolved)
-}
 
 /// Where a folder is to go.
 #[derive(Debug)]
@@ -38,6 +18,7 @@ pub(crate) struct Target {
     path: PathBuf,
     parent: PathBuf,
     exists: bool,
+    overwrite: bool,
 }
 
 impl Target {
@@ -49,7 +30,7 @@ impl Target {
                 Err(Error::io(path, io::Error::new(io::ErrorKind::AlreadyExists, message)))
             }
             Ok(_) => Self::existing(path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::new(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::new(path, overwrite),
             Err(error) => Err(Error::io(path, error)),
         }
     }
@@ -72,10 +53,10 @@ impl Target {
             let reason = "the root folder can't be overwritten";
             return Err(ArgumentError::BadPath { path, reason }.into());
         };
-        Ok(Self { path, parent, exists: true })
+        Ok(Self { path, parent, exists: true, overwrite: true })
     }
 
-    fn new(given: &Path) -> Result<Self> {
+    fn new(given: &Path, overwrite: bool) -> Result<Self> {
         let Some(name) = given.file_name() else {
             let reason = "the path must end in a folder's name";
             return Err(ArgumentError::BadPath { path: given.to_path_buf(), reason }.into());
@@ -88,10 +69,10 @@ impl Target {
         if !parent.is_dir() {
             return Err(Error::io(&parent, io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Self { path: parent.join(name), parent, exists: false })
+        Ok(Self { path: parent.join(name), parent, exists: false, overwrite })
     }
 
-    /// A free hidden name beside the target, with this ending.
+    /// A hidden name beside the target that nobody else uses, with this ending.
     fn hidden_sibling(&self, ending: &str) -> PathBuf {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -100,35 +81,48 @@ impl Target {
         self.parent.join(format!("{}{unique}{ending}", self.hidden_prefix()))
     }
 
-    /// How the names of hidden siblings begin.
+    /// How the names of hidden siblings begin that this machine makes.
     fn hidden_prefix(&self) -> String {
         // Only the start of a long name is kept: file names are limited to 255 bytes.
         let name: String =
             self.path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
-        format!(".{name}.")
+        format!(".{name}.{}-", machine())
     }
 
-    /// Removes the folders that killed processes have left beside the target.
+    /// Removes the folders that killed processes of this machine have left beside the target. Of others' there is no telling: locks
+    /// need not reach from one machine to the next.
     fn remove_leftovers(&self) {
         let prefix = self.hidden_prefix();
         for entry in fs::read_dir(&self.parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let is_staging = name.to_str().is_some_and(|name| {
                 name.strip_prefix(&prefix)
-                    .and_then(|rest| rest.strip_suffix(STAGING_ENDING))
+                    .and_then(|rest| rest.strip_suffix(LOCKED_ENDING))
                     .is_some_and(is_unique_part)
             });
-            // A folder in the making is locked, for as long as its process lives.
-            if is_staging && File::open(entry.path()).is_ok_and(|folder| folder.try_lock().is_ok())
-            {
+            // A named pipe would keep whoever opens it.
+            if !is_staging || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            // Locked until it is gone, so that nobody takes it for theirs.
+            if let Ok(_lock) = locked(&entry.path()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
 }
 
-/// How the names of folders in the making end.
-const STAGING_ENDING: &str = ".tmp";
+/// A folder, locked until it is dropped.
+fn locked(path: &Path) -> std::result::Result<File, TryLockError> {
+    let folder = File::open(path).map_err(TryLockError::Error)?;
+    folder.try_lock()?;
+    Ok(folder)
+}
+
+/// How the names of folders in the making end that are locked for as long as their process lives.
+const LOCKED_ENDING: &str = ".staging";
+/// And of those where there are no such locks, which are never taken for leftovers.
+const UNLOCKED_ENDING: &str = ".tmp";
 
 /// Whether it is what makes the name of a hidden sibling unique: a process, a count and a time.
 fn is_unique_part(part: &str) -> bool {
@@ -139,6 +133,18 @@ fn is_unique_part(part: &str) -> bool {
         })
     };
     (0..3).all(|_| is_number(numbers.next())) && numbers.next().is_none()
+}
+
+/// Tells this machine, or container, from others that share its files.
+#[cfg(unix)]
+fn machine() -> String {
+    sha256_hex(&[rustix::system::uname().nodename().to_bytes()])[..8].to_owned()
+}
+
+/// Nothing is locked there, so nothing has to be told apart.
+#[cfg(not(unix))]
+fn machine() -> String {
+    String::from("0")
 }
 
 /// A hidden folder beside its target, in the making. Unless it is published, nothing is left of it.
@@ -163,13 +169,23 @@ impl Staging {
 
     pub(crate) fn new(target: Target) -> Result<Self> {
         target.remove_leftovers();
+        let at_parent = |error| Error::io(&target.parent, error);
         loop {
-            let path = target.hidden_sibling(STAGING_ENDING);
-            fs::create_dir(&path).map_err(|error| Error::io(&target.parent, error))?;
-            let lock = File::open(&path).ok().filter(|folder| folder.try_lock().is_ok());
-            // Before it was locked somebody may have taken it for a leftover.
-            if path.exists() {
-                return Ok(Self { path, target, _lock: lock });
+            let path = target.hidden_sibling(LOCKED_ENDING);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(at_parent)?,
+            }
+            match locked(&path) {
+                // Before it was locked somebody may have taken it for a leftover.
+                Ok(lock) if path.exists() => return Ok(Self { path, target, _lock: Some(lock) }),
+                Ok(_) | Err(TryLockError::WouldBlock) => (),
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::NotFound => (),
+                Err(TryLockError::Error(_)) => {
+                    let unlocked = target.hidden_sibling(UNLOCKED_ENDING);
+                    fs::rename(&path, &unlocked).map_err(at_parent)?;
+                    return Ok(Self { path: unlocked, target, _lock: None });
+                }
             }
         }
     }
@@ -181,6 +197,16 @@ impl Staging {
 
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Forces all of the folder to disk and moves it to its place at once. A folder that is to be overwritten is
+    /// exchanged with it and removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; then nothing is left of the folder, and what was at the target stays.
+    pub fn sync_and_publish(self) -> Result<()> {
+        sync_tree(&self.path).map_err(|error| Error::io(&self.target.path, error))?;
+        swap_in(&self.path, &self.target)
     }
 
     /// Puts the folder in its place. Its files were forced to disk by whoever wrote them.
@@ -200,19 +226,39 @@ impl Drop for Staging {
 
 /// Puts the folder `source` at the target's path and makes that durable.
 fn swap_in(source: &Path, target: &Target) -> Result<()> {
+    let replaced = if target.overwrite {
+        replace(source, target)
+    } else {
+        rename::to_new(source, &target.path).map(|()| false)
+    };
     let at_target = |error| Error::io(&target.path, error);
-    if target.exists {
-        if !rename::exchange(source, &target.path).map_err(at_target)? {
-            exchange_by_steps(source, target).map_err(at_target)?;
-        }
-        sync_folder(&target.parent).map_err(at_target)?;
+    let replaced = replaced.map_err(at_target)?;
+    sync_folder(&target.parent).map_err(at_target)?;
+    if replaced {
         // The old folder has the new one's former name now. The save has succeeded even if the old
         // files can't be deleted.
         let _ = fs::remove_dir_all(source);
-        return Ok(());
     }
-    rename::to_new(source, &target.path).map_err(at_target)?;
-    sync_folder(&target.parent).map_err(at_target)
+    Ok(())
+}
+
+/// Exchanges the folders, or renames where there is none to replace; says which. Others may be about the same.
+fn replace(source: &Path, target: &Target) -> io::Result<bool> {
+    loop {
+        let exchanged = match rename::exchange(source, &target.path) {
+            Ok(true) => Ok(()),
+            Ok(false) => exchange_by_steps(source, target),
+            Err(error) => Err(error),
+        };
+        match exchanged {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && source.exists() => (),
+            exchanged => return exchanged.map(|()| true),
+        }
+        match rename::to_new(source, &target.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
+            renamed => return renamed.map(|()| false),
+        }
+    }
 }
 
 /// For file systems that can't exchange: moves the old folder aside, and back if the new one
@@ -336,12 +382,18 @@ mod tests {
         }
     }
 
+    /// Writes a folder to `target`, as savers do.
+    fn save(target: &Path, content: &str, overwrite: bool) -> Result<()> {
+        let staging = Staging::beside(target, overwrite)?;
+        folder_with(staging.path(), content);
+        staging.sync_and_publish()
+    }
+
     #[test]
     fn a_folder_moves_to_a_new_place() {
         let root = tempfile::tempdir().unwrap();
-        let (new, target) = (root.path().join("new"), root.path().join("target"));
-        folder_with(&new, "1");
-        replace_folder(&new, &target, false).unwrap();
+        let target = root.path().join("target");
+        save(&target, "1", false).unwrap();
         assert_eq!(content(&target), "1");
         assert_eq!(names(root.path()), ["target"]);
     }
@@ -349,12 +401,11 @@ mod tests {
     #[test]
     fn a_folder_is_replaced_only_when_asked() {
         let root = tempfile::tempdir().unwrap();
-        let (new, target) = (root.path().join("new"), root.path().join("target"));
-        folder_with(&new, "new");
+        let target = root.path().join("target");
         folder_with(&target, "old");
-        assert_eq!(kind(replace_folder(&new, &target, false)), io::ErrorKind::AlreadyExists);
-        assert_eq!((content(&new), content(&target)), ("new".into(), "old".into()));
-        replace_folder(&new, &target, true).unwrap();
+        assert_eq!(kind(save(&target, "new", false)), io::ErrorKind::AlreadyExists);
+        assert_eq!(content(&target), "old");
+        save(&target, "new", true).unwrap();
         assert_eq!(content(&target), "new");
         assert_eq!(names(root.path()), ["target"]);
     }
@@ -389,12 +440,10 @@ mod tests {
     #[cfg(unix)]
     fn links_are_followed() {
         let root = tempfile::tempdir().unwrap();
-        let (new, real, link) =
-            (root.path().join("new"), root.path().join("real"), root.path().join("link"));
-        folder_with(&new, "new");
+        let (real, link) = (root.path().join("real"), root.path().join("link"));
         folder_with(&real, "old");
         std::os::unix::fs::symlink(&real, &link).unwrap();
-        replace_folder(&new, &link, true).unwrap();
+        save(&link, "new", true).unwrap();
         assert_eq!(content(&real), "new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
@@ -414,16 +463,20 @@ mod tests {
     fn what_a_killed_process_left_is_removed() {
         let root = tempfile::tempdir().unwrap();
         let target = root.path().join("target");
-        for left in [".target.123-0-0abcdef0.tmp", ".target.9-17-00000001.tmp"] {
-            folder_with(&root.path().join(left), "half");
+        let own = machine();
+        for left in [format!(".target.{own}-123-0-0abcdef0"), format!(".target.{own}-9-17-1")] {
+            folder_with(&root.path().join(left + LOCKED_ENDING), "half");
         }
-        let others = [
-            ".other.123-0-0abcdef0.tmp",
-            ".target.1-2.tmp",
-            ".target.123-0-0abcdef0.old",
-            ".target.mine.tmp",
+        let mut others = [
+            format!(".other.{own}-123-0-0abcdef0.staging"),
+            format!(".target.{own}-1-2.staging"),
+            format!(".target.{own}-123-0-0abcdef0.old"),
+            format!(".target.{own}-123-0-0abcdef0.tmp"),
+            format!(".target.{own}-mine.staging"),
+            String::from(".target.another-123-0-0abcdef0.staging"),
         ];
-        for other in others {
+        others.sort();
+        for other in &others {
             folder_with(&root.path().join(other), "kept");
         }
         let first = Staging::beside(&target, false).unwrap();
@@ -432,6 +485,53 @@ mod tests {
         assert!(first.path().join("half").exists(), "somebody is at it still");
         drop((first, second));
         assert_eq!(names(root.path()), others);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn only_folders_are_taken_for_leftovers() {
+        let root = tempfile::tempdir().unwrap();
+        let pipe = format!(".target.{}-1-2-3{LOCKED_ENDING}", machine());
+        let made =
+            std::process::Command::new("mkfifo").arg(root.path().join(&pipe)).status().unwrap();
+        assert!(made.success());
+        drop(Staging::beside(&root.path().join("target"), false).unwrap());
+        assert_eq!(names(root.path()), [pipe]);
+    }
+
+    #[test]
+    fn savers_at_once_leave_each_other_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        std::thread::scope(|scope| {
+            for saver in 0..4 {
+                let target = &target;
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        save(target, &saver.to_string(), true).unwrap();
+                    }
+                });
+            }
+        });
+        assert!(["0", "1", "2", "3"].contains(&content(&target).as_str()));
+        assert_eq!(names(root.path()), ["target"]);
+    }
+
+    #[test]
+    fn a_target_may_come_and_go_amid_a_save() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("target");
+        let first = Staging::beside(&target, true).unwrap();
+        folder_with(first.path(), "first");
+        save(&target, "second", false).unwrap();
+        first.sync_and_publish().unwrap();
+        assert_eq!(content(&target), "first");
+        let third = Staging::beside(&target, true).unwrap();
+        folder_with(third.path(), "third");
+        fs::remove_dir_all(&target).unwrap();
+        third.sync_and_publish().unwrap();
+        assert_eq!(content(&target), "third");
+        assert_eq!(names(root.path()), ["target"]);
     }
 
     #[test]
@@ -450,21 +550,5 @@ mod tests {
             Target::resolve(Path::new("/"), true),
             Err(Error::Argument(ArgumentError::BadPath { .. }))
         ));
-    }
-
-    #[test]
-    fn a_folder_does_not_replace_itself_or_its_parent() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join("folder");
-        folder_with(&folder, "1");
-        for (source, target) in [
-            (folder.clone(), folder.clone()),
-            (folder.join("inner"), folder.clone()),
-            (folder.clone(), folder.join("inner")),
-            (folder.clone(), folder.join("new")),
-        ] {
-            assert!(replace_folder(&source, &target, true).is_err());
-            assert_eq!(content(&folder), "1");
-        }
     }
 }

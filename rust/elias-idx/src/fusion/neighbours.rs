@@ -162,7 +162,7 @@ impl NeighbourSearch {
             }
             let (texts, values) = postings.list(feature);
             for (&text, of_text) in texts.iter().zip(values) {
-                // The mask changes nothing, but with it the compiler needs no check of the bounds.
+                // The mask changes nothing of a number below N, but with it the compiler needs no check of the bounds.
                 cosines[text as usize & (cosines.len() - 1)] += value * of_text;
             }
         }
@@ -196,7 +196,7 @@ impl NeighbourSearch {
                 self.top.push(cosines[text], text as u32);
             }
         }
-        cosines.fill(0.0);
+        self.cosines.fill(0.0);
     }
 
     /// What the texts that [`nearest`](Self::nearest) found last vote for, by label.
@@ -319,6 +319,34 @@ mod tests {
             }
             prop_assert!(votes.is_sorted_by_key(|vote| vote.label));
         }
+    }
+
+    #[test]
+    fn sums_beyond_numbers_are_no_neighbours_but_the_infinite() {
+        let huge = [f32::MAX, -f32::MAX, 1.0, 0.0];
+        let rows: Vec<Vec<f32>> = huge.iter().map(|&value| vec![value, value, 0.0]).collect();
+        let inverted = Rows::new(&rows, 3).invert(usize::MAX);
+        let (mut search, kernels) = (NeighbourSearch::default(), Kernels::detect().unwrap());
+        let texts = |found: &[Neighbour]| found.iter().map(|near| near.text).collect::<Vec<_>>();
+        for count in [1, 9] {
+            // The first text's sum is ∞, the second's −∞, or both are ∞ − ∞.
+            let found = search.nearest(
+                kernels,
+                view(&inverted, 4),
+                [(0, 9.0), (1, 1.0)].into_iter(),
+                count,
+            );
+            assert_eq!(texts(found), [0, 2][..count.min(2)]);
+            let found = search.nearest(
+                kernels,
+                view(&inverted, 4),
+                [(0, 9.0), (1, -9.0)].into_iter(),
+                count,
+            );
+            assert!(found.is_empty());
+        }
+        let none = Rows::new(&[], 3).invert(usize::MAX);
+        assert!(search.nearest(kernels, view(&none, 0), [(0, 1.0)].into_iter(), 3).is_empty());
     }
 
     #[test]

@@ -207,6 +207,7 @@ fn tree_sum<const N: usize>(values: [f32; N]) -> f32 {
 /// Combines halves, value by value, until one is left: in few steps that wait for each other.
 #[inline(always)]
 pub(super) fn tree<const N: usize>(mut values: [f32; N], combine: impl Fn(f32, f32) -> f32) -> f32 {
+    const { assert!(N.is_power_of_two()) };
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
@@ -217,7 +218,7 @@ pub(super) fn tree<const N: usize>(mut values: [f32; N], combine: impl Fn(f32, f
     values[0]
 }
 
-/// The larger value; the second for a first that is NaN.
+/// The larger value; the second for a first that is NaN, so that what goes on as the second never becomes NaN.
 #[inline(always)]
 pub(super) fn larger(one: f32, other: f32) -> f32 {
     if one > other { one } else { other }
