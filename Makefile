@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 unexport CONDA_PREFIX
 
+# Programs that look at the project, apart from the packages that it is made of and audited with.
+TOOLS := artifacts/tools
+
 # Instruction sets that tests are run at, from the slowest; those above the machine's best are skipped.
 LEVELS := portable avx2 avx512
 
@@ -36,10 +39,9 @@ PARITY = $(BIN)/python -m pytest --quiet tests/test_parity.py tests/test_index_f
 
 # Whether dependencies are known to be vulnerable, and of licences that Apache-2.0 may go with. Needs cargo-deny (`cargo install
 # --locked cargo-deny`), and the network for what is known of vulnerabilities: without it `make licences` is left.
-audit: licences $(VENV)/.test
+audit: licences $(VENV)/.test $(TOOLS)/pip-audit
 	cargo deny check advisories
-	$(BIN)/python -m pip install --quiet 'pip-audit>=2.7'
-	$(BIN)/pip-audit --local --skip-editable
+	PIPAPI_PYTHON_LOCATION=$(CURDIR)/$(BIN)/python $(TOOLS)/pip-audit/bin/pip-audit --local --skip-editable
 
 licences:
 	cargo deny --offline check licenses bans sources
@@ -63,14 +65,26 @@ SECONDS ?= 600
 FUZZ_TARGETS := damaged manifest queries texts
 FUZZ_READERS := bag_of_words embeddings jsonl packed pairs raw_text score_csv score_jsonl score_npy
 
-fuzz: $(VENV)/.test
+# All targets are run, whatever is found in one of them; then it fails if anything was found.
+fuzz: $(VENV)/.test $(TOOLS)/atheris
 	command -v cargo-fuzz || cargo install --locked cargo-fuzz
-	$(BIN)/python -m pip install --quiet atheris
-	for target in $(FUZZ_TARGETS); do (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- \
-		-max_total_time=$(SECONDS) -max_len=4096 -rss_limit_mb=2048 -malloc_limit_mb=64 -timeout=60) || exit 1; done
 	mkdir -p fuzz/artifacts
-	for reader in $(FUZZ_READERS); do $(BIN)/python -W error fuzz/readers.py $$reader \
-		-max_total_time=$(SECONDS) -max_len=400 -rss_limit_mb=4096 -timeout=60 -artifact_prefix=fuzz/artifacts/ || exit 1; done
+	@found=; \
+	for target in $(FUZZ_TARGETS); do (cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- \
+		-max_total_time=$(SECONDS) -max_len=4096 -rss_limit_mb=2048 -malloc_limit_mb=64 -timeout=60) || \
+		found="$$found $$target"; done; \
+	for reader in $(FUZZ_READERS); do PYTHONPATH=$(TOOLS)/atheris $(BIN)/python -W error fuzz/readers.py $$reader \
+		-max_total_time=$(SECONDS) -max_len=400 -rss_limit_mb=4096 -timeout=60 -artifact_prefix=fuzz/artifacts/ || \
+		found="$$found $$reader"; done; \
+	if [ -n "$$found" ]; then echo "found something in:$$found" >&2; exit 1; fi
+
+# A folder of packages, as the readers that it looks into need the project's.
+$(TOOLS)/atheris: | $(VENV)/.maturin
+	$(BIN)/python -m pip install --quiet --target $@ atheris
+
+$(TOOLS)/pip-audit:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet 'pip-audit>=2.7' || { rm -r $@; exit 1; }
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test

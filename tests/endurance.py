@@ -443,13 +443,21 @@ def growth(samples: list[dict[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([s[name] for s in last]) - np.mean([s[name] for s in before])) for name in GROWTH}
 
 
-def endure(folder: Path, *, seconds: float, num_threads: int, num_labels: int, pause: float) -> Outcome:
-    """Runs the load for so long, in a folder for the indexes, and says what came of it."""
+def endure(
+    folder: Path,
+    *,
+    seconds: float,
+    num_threads: int,
+    num_labels: int,
+    pause: float,
+    enough: Callable[[Outcome], bool] = lambda outcome: len(outcome.failures) >= 20,
+) -> Outcome:
+    """Runs the load for so long, or until it is `enough`, in a folder for the indexes, and says what came of it."""
     outcome = Outcome()
     load = Load(make_slots(folder, num_labels), pause, outcome)
     start = time.monotonic()
     with load.run(num_threads):
-        while (passed := time.monotonic() - start) < seconds and len(outcome.failures) < 20:
+        while (passed := time.monotonic() - start) < seconds and not enough(outcome):
             load.stop.wait(min(1.0, seconds - passed))
             outcome.samples.append({"seconds": round(time.monotonic() - start, 1), **sample()})
     outcome.seconds = time.monotonic() - start

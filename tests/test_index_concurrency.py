@@ -20,7 +20,7 @@ import scipy.sparse as sp
 import oracle_fusion
 from elias_idx import EVIDENCE, Index
 from elias_idx.ensemble_index import EnsembleIndex
-from helpers_index import build
+from helpers_index import build, run_with_small_index
 from oracle import random_parts
 
 PARTS = random_parts(3, num_queries=60, dim=33, num_clusters=60, num_labels=200, labels_per_cluster=30)
@@ -157,27 +157,23 @@ def test_saving_over_what_others_have_mapped_leaves_them_correct(tmp_path: Path)
 
 
 def test_the_interpreter_ends_while_daemon_threads_search() -> None:
-    code = """
-import threading, time
-import numpy as np
-from elias_idx import Index
-rng = np.random.default_rng(0)
-C, L, D, K = 500, 2000, 32, 50
-indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
-adjacency = np.arange(C + 1) * K, indices, rng.uniform(0.1, 1, C * K)
-index = Index.build(rng.standard_normal((C, D)), np.zeros(C), adjacency, rng.standard_normal((L, D)), np.zeros(L))
-queries = rng.standard_normal((400_000, D), dtype=np.float32)
+    done = run_with_small_index("""
+import threading
+many = np.tile(queries, (200, 1))
 
-def search(number):
+def search(number, searched):
     while True:
-        index.search(queries[:number])
+        index.search(many[:number])
+        searched.set()
 
-for number in (400_000, 20, 1):
-    threading.Thread(target=search, args=(number,), daemon=True).start()
-time.sleep(0.2)
+# The first one's search goes on for long after the others have finished some.
+events = {number: threading.Event() for number in (400_000, 20, 1)}
+for arguments in events.items():
+    threading.Thread(target=search, args=arguments, daemon=True).start()
+for number in (20, 1):
+    assert events[number].wait(60)
 print("end")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+""")
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from elias_idx import Index, SearchResult
-from helpers_index import build
+from helpers_index import build, run_with_small_index
 from oracle import Parts, random_parts
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at threads in /proc")
@@ -73,17 +73,10 @@ def test_the_gil_is_released(large: tuple[Index, Parts]) -> None:
     assert counted > 20 * seconds, "the other thread went on meanwhile"
 
 
-SMALL_INDEX = """
-import os, signal, sys, threading, time
+POOL = """
+import os, signal, threading, time
 from pathlib import Path
-import numpy as np
-from elias_idx import EliasIdxError, Index
-rng = np.random.default_rng(0)
-C, L, D, K = 500, 2000, 32, 50
-indices = np.concatenate([rng.choice(L, K, replace=False) for _ in range(C)])
-adjacency = np.arange(C + 1) * K, indices, rng.uniform(0.1, 1, C * K)
-index = Index.build(rng.standard_normal((C, D)), np.zeros(C), adjacency, rng.standard_normal((L, D)), np.zeros(L))
-queries = rng.standard_normal((2000, D), dtype=np.float32)
+from elias_idx import EliasIdxError
 
 def pool():
     "The pool's threads, as folders of /proc."
@@ -99,9 +92,10 @@ def pool():
 
 
 def run_python(code: str) -> list[str]:
-    """Runs `code`, with `SMALL_INDEX` before it, in a fresh process; gives the words that it prints."""
-    args = [sys.executable, "-c", SMALL_INDEX + code]
-    return subprocess.run(args, check=True, stdout=subprocess.PIPE, text=True, timeout=120).stdout.split()
+    """Runs `code`, with a small index and `pool`, in a fresh process; gives the words that it prints."""
+    done = run_with_small_index(POOL + code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 @needs_proc

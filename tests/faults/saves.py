@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import shutil
 import signal
 from collections import Counter
@@ -23,6 +24,14 @@ def kill(subjects: Subjects, work: Path, count: int, rng: random.Random) -> Coun
         seconds = seconds_of(partial(write, target))
         new = tree(target)
         assert new != old, name
+        # At a certain point, whatever the machine's speed: amid the writing of the largest file.
+        most = rng.randrange(1, max(path.stat().st_size for path in target.rglob("*")))
+        _copy(original, target)
+        ended = in_child(partial(write, target), setup=partial(_be_killed_at, most))
+        assert ended.status == -signal.SIGXFSZ, f"{name}: {ended}"
+        assert tree(target) == old, name
+        assert len(names(work)) == 2, f"{name} writes elsewhere than beside its target"
+        seen["killed amid a file"] += 1
         for _ in range(count):
             _copy(original, target)
             ended = in_child(partial(write, target), after=moment(rng, seconds))
@@ -45,3 +54,10 @@ def kill(subjects: Subjects, work: Path, count: int, rng: random.Random) -> Coun
 def _copy(original: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(original, target)
+
+
+def _be_killed_at(num_bytes: int) -> None:
+    """Has the system kill this process when it writes a file that is longer."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
