@@ -23,7 +23,7 @@ from helpers_training import NGRAMS, TINY, topic_texts
 from helpers_transformer import save_tiny_transformer
 
 TEXTS, LABELS = topic_texts(num_topics=12, per_topic=6)
-OUTSIDE = ["../x", "a/../../x", "/etc/hostname", "..", "..\\x", "C:\\x", "\\\\host\\x", "C:x"]
+OUTSIDE = ["", ".", "a\0b", "../x", "a/../../x", "/etc/hostname", "..", "..\\x", "C:\\x", "\\\\host\\x", "C:x"]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,12 @@ def refused(folder: Path, message: str) -> None:
 def test_attention_by_code_of_a_repository_is_refused(transformer: Path) -> None:
     settings = json.loads((transformer / "config.json").read_text())
     for name in ("attn_implementation", "_attn_implementation"):
-        for kernel in ("someone/kernel", "kernels-community/flash-attn2", "paged|someone/kernel@main:run"):
+        for kernel in (
+            "someone/kernel",
+            "kernels-community/flash-attn2",
+            "paged|someone/kernel@main:run",
+            "flash_attention_2",
+        ):
             (transformer / "config.json").write_text(json.dumps({**settings, name: kernel}))
             refused(transformer, "which is code from elsewhere")
 

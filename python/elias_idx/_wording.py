@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# What a terminal obeys instead of showing it: control characters but tabs and line feeds, and what turns the direction
-# of writing over; and what UTF-8 can't hold.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What a terminal obeys instead of showing it, and JSON doesn't escape by itself: control characters, line and
+# paragraph separators, and what turns the direction of writing over.
+OBEYED = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+# The control characters below too, but tabs and line feeds; and what UTF-8 can't hold.
+_UNPRINTABLE = re.compile(f"[\x00-\x08\x0b-\x1f{OBEYED}\ud800-\udfff]")
 
 
 def counted(number: int, noun: str) -> str:

@@ -67,7 +67,7 @@ def is_plain_path(name: Any) -> bool:
         return False
     # Of Windows too, so that a folder is as good or bad on all systems.
     path = PureWindowsPath(name)
-    return not path.anchor and ".." not in path.parts
+    return bool(path.parts) and not path.anchor and ".." not in path.parts and "\0" not in name
 
 
 def save_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:

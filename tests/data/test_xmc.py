@@ -230,3 +230,11 @@ def test_excluded_pairs_are_read_with_repeats(raw_text):
     (raw_text / "filter.txt").write_text("1 2\n0 0\n1 2\n")
     excluded = read_excluded(raw_text / "filter.txt", raw_text, read_training_set(raw_text))
     assert (excluded.toarray() > 0).tolist() == [[True, False, False], [False, False, True]]
+
+
+def test_rows_to_predict_may_be_few_of_a_set_of_many_labels(tmp_path):
+    path = tmp_path / "rows.txt"
+    path.write_text("1 3 20000000\n19999999 0:1\n")
+    assert read_inputs(path).toarray().tolist() == [[1, 0, 0]]
+    with pytest.raises(DataError, match="one in 16 must occur"):
+        read_training_set(path)

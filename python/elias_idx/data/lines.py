@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from elias_idx._wording import OBEYED
 from elias_idx.errors import DataError
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
-# What JSON doesn't escape by itself, although terminals obey it or readers of lines split there.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+_UNSAFE = re.compile(f"[{OBEYED}]")
 
 
 def open_packed(path: Path, mode: str) -> IO[bytes]:

@@ -53,7 +53,7 @@ def read_npy_header(file: IO[bytes], size: int) -> NpyHeader:
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         raise DataError(f"not a .npy array: {error}") from error
     if len(shape) != 2 or shape[0] < 0 or not 1 <= shape[1] <= _MOST_COLUMNS or dtype.kind != "f" or dtype.itemsize > 8:
-        raise DataError(f"expected floats [N, D], got {dtype} of shape {list(shape)}")
+        raise DataError(f"expected floats [N, D] of at most 8 bytes, got {dtype} of shape {list(shape)}")
     header = NpyHeader(shape, dtype, by_columns, head.tell())
     if math.prod(shape) * dtype.itemsize > size - header.start:
         raise DataError(f"the file ends before row {(size - header.start) // (shape[1] * dtype.itemsize)}")

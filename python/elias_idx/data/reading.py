@@ -11,6 +11,7 @@ Text files may be packed (`trn.json.gz`, `train.txt.xz`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from os import PathLike
 from pathlib import Path
@@ -137,7 +138,9 @@ def load_embeddings(path: Path) -> npt.NDArray[np.floating]:
     """
     try:
         with path.open("rb") as file:
-            header = read_npy_header(file, path.stat().st_size)
-    except DataError as error:
+            header = read_npy_header(file, os.fstat(file.fileno()).st_size)
+            order: Literal["F", "C"] = "F" if header.by_columns else "C"
+            return np.memmap(file, header.dtype, "r", header.start, header.shape, order)
+    # NumPy's own is of a file that has become shorter.
+    except (DataError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
-    return np.memmap(path, header.dtype, "r", header.start, header.shape, "F" if header.by_columns else "C")

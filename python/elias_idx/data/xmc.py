@@ -168,7 +168,7 @@ def read_bag_of_words(path: Path, fields: Container[str]) -> Contents:
         fields,
         features.finish(header.num_features),
         _as_relevances(labels, header.num_labels),
-        _numbers_as_names(labels, header.num_labels, path),
+        _numbers_as_names(labels, header.num_labels, path) if "labels" in fields else [],
     )
 
 
@@ -189,7 +189,8 @@ def _numbers_as_names(labels: CsrBuilder, num_labels: int, path: Path) -> list[s
     if num_labels > max(_LABELS_BELIEVED, 16 * len(labels)):
         raise DataError(
             f"{path}: there should be {num_labels:,} labels, but all rows together have {len(labels):,}: "
-            f"are the numbers of labels right? Above {_LABELS_BELIEVED:,}, one in 16 must occur"
+            f"are the numbers of labels right? Above {_LABELS_BELIEVED:,}, one in 16 must occur; "
+            "a few rows of so large a set can be given as JSON lines"
         )
     return list(map(str, range(num_labels)))
 

@@ -12,6 +12,9 @@ from typing import Any
 from elias_idx.errors import ConfigError, MissingExtraError
 from elias_idx.files import is_plain_path
 
+# None where the architecture has one way alone. Others come from packages or, where these are missing, from the hub.
+_OWN_ATTENTION = (None, "eager", "sdpa", "flex_attention")
+
 try:
     import torch
     from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -37,8 +40,11 @@ def load_pretrained(name: str) -> tuple[Any, Any]:
     name, options = _source(name)
     with _explained(name), _without_progress_bars():
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        _check_attention(AutoConfig.from_pretrained(name, **options))
-        model, info = AutoModel.from_pretrained(name, use_safetensors=True, output_loading_info=True, **options)
+        config = AutoConfig.from_pretrained(name, **options)
+        _check_attention(config)
+        model, info = AutoModel.from_pretrained(
+            name, config=config, use_safetensors=True, output_loading_info=True, **options
+        )
     if missing := {key for key in info["missing_keys"] if not key.startswith("pooler.")}:
         raise ConfigError(f"transformer {name} lacks weights of its own architecture: {', '.join(sorted(missing)[:3])}")
     if model.config.is_encoder_decoder:
@@ -103,11 +109,13 @@ def _check_links(folder: Path) -> None:
 
 
 def _check_attention(config: Any) -> None:
-    """Refuses attention by a kernel of a repository: Transformers would fetch that repository's code and run it."""
-    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
-    for name in {str(getattr(part, "_attn_implementation", None)) for part in parts}:
-        if "/" in name:
-            raise ConfigError(f"its config.json wants attention by {name!r}, which is code from elsewhere: remove that")
+    """Refuses attention by other code than Transformers' own, some of which it would fetch and run."""
+    name = getattr(config, "_attn_implementation", None)
+    if name not in _OWN_ATTENTION:
+        raise ConfigError(f"its config.json wants attention by {name!r}, which is code from elsewhere: remove that")
+    for part in config.sub_configs:
+        if (inner := getattr(config, part, None)) is not None:
+            _check_attention(inner)
 
 
 def save_pretrained(folder: Path, model: Any, tokenizer: Any) -> None:
