@@ -15,7 +15,7 @@ LEVELS := portable avx2 avx512
 
 RUST_SOURCES := $(shell find rust -name '*.rs') Cargo.toml Cargo.lock $(wildcard rust/*/Cargo.toml)
 
-.PHONY: demo docs fuzz endurance faults parity audit licences test test-all test-rust test-python lint types clean
+.PHONY: demo docs fuzz sanitize endurance faults parity audit licences test test-all test-rust test-python lint types clean
 
 demo: $(VENV)/.demo
 	$(BIN)/elias-idx demo --out artifacts/demo
@@ -85,6 +85,14 @@ $(TOOLS)/atheris: | $(VENV)/.maturin
 $(TOOLS)/pip-audit:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'pip-audit>=2.7' || { rm -r $@; exit 1; }
+
+# The core's tests with AddressSanitizer, which looks for leaks too at the end of each program; then very many loads and searches
+# from Python, whose memory is watched (20 minutes in all). Objects for it are kept apart from the others, in target/asan.
+sanitize: $(VENV)/.test
+	CARGO_TARGET_DIR=target/asan RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo test --release --package elias-idx --target $$(rustc --print host-tuple) --lib --tests --no-fail-fast
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m integration tests/test_index_concurrency.py -k keep_nothing
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.
 test-rust: $(VENV)/.test

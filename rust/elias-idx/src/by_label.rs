@@ -1,11 +1,6 @@
 //! The adjacency the other way round: from labels to the clusters that lead to them.
 
 use std::ops::Range;
-use std::process;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use crate::adjacency::AdjacencyView;
 use crate::error::{Error, Result};
@@ -28,7 +23,7 @@ pub(crate) struct Edge {
 impl ByLabel {
     /// Sorts all edges by label. `stopped` is asked row by row; when it says so, this ends with
     /// [`Error::Interrupted`].
-    fn new(
+    pub(crate) fn new(
         adjacency: AdjacencyView<'_>,
         num_labels: usize,
         stopped: &mut dyn FnMut() -> bool,
@@ -117,117 +112,13 @@ impl GatheredRows {
     }
 }
 
-/// [`ByLabel`], made when it is first asked for.
-///
-/// There is no lock, which a child of a fork would find held by a thread that it lacks.
-#[derive(Default)]
-pub(crate) struct LazyByLabel {
-    /// From a box; null until it is made, and never changed afterwards.
-    made: AtomicPtr<ByLabel>,
-    /// The process that has a thread which makes it, so that it is made once; or 0.
-    maker: AtomicU32,
-}
-
-/// Between two looks at what another thread makes.
-const WAIT: Duration = Duration::from_millis(5);
-
-impl LazyByLabel {
-    /// Of `adjacency`, always the same one.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`], and [`Error::Interrupted`] when `stopped` says so; a later call
-    /// tries again.
-    pub(crate) fn get(
-        &self,
-        adjacency: AdjacencyView<'_>,
-        num_labels: usize,
-        stopped: &mut dyn FnMut() -> bool,
-    ) -> Result<&ByLabel> {
-        loop {
-            if let Some(made) = self.made() {
-                return Ok(made);
-            }
-            if let Some(_turn) = Turn::take(&self.maker) {
-                // Another one's turn may have ended since it was looked for.
-                if let Some(made) = self.made() {
-                    return Ok(made);
-                }
-                return Ok(self.keep(ByLabel::new(adjacency, num_labels, stopped)?));
-            }
-            if stopped() {
-                return Err(Error::Interrupted);
-            }
-            thread::sleep(WAIT);
-        }
-    }
-
-    fn made(&self) -> Option<&ByLabel> {
-        // SAFETY: it is null or comes from a box, which is freed by nothing but `drop`.
-        unsafe { self.made.load(Ordering::Acquire).as_ref() }
-    }
-
-    /// Keeps the first one that is given. There is a second one where a child was forked by the
-    /// `stopped` of a thread at work.
-    fn keep(&self, made: ByLabel) -> &ByLabel {
-        let new = Box::into_raw(Box::new(made));
-        let exchanged =
-            self.made.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire);
-        match exchanged {
-            // SAFETY: as in `made`.
-            Ok(_) => unsafe { &*new },
-            Err(first) => {
-                // SAFETY: it comes from a box, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(new) });
-                // SAFETY: as in `made`.
-                unsafe { &*first }
-            }
-        }
-    }
-}
-
-impl Drop for LazyByLabel {
-    fn drop(&mut self) {
-        let made = *self.made.get_mut();
-        if !made.is_null() {
-            // SAFETY: it comes from a box, and nobody else holds `self` any more.
-            drop(unsafe { Box::from_raw(made) });
-        }
-    }
-}
-
-/// A thread's right to make what others wait for.
-struct Turn<'a> {
-    maker: &'a AtomicU32,
-    process: u32,
-}
-
-impl<'a> Turn<'a> {
-    /// None while another thread of this process has it. One of another process isn't there: it was
-    /// at work when this process was forked from it.
-    fn take(maker: &'a AtomicU32) -> Option<Self> {
-        let (process, found) = (process::id(), maker.load(Ordering::Relaxed));
-        let is_free = found != process
-            && maker.compare_exchange(found, process, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        is_free.then(|| Self { maker, process })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Unless, in a child that was forked amid the turn, another thread has taken it.
-        let (process, order) = (self.process, Ordering::Release);
-        let _ = self.maker.compare_exchange(process, 0, order, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::adjacency::Adjacency;
+    use crate::lazy::Lazy;
     use crate::matrix::Tensor;
 
     fn adjacency(rows: &[Vec<bool>], num_labels: usize) -> Adjacency {
@@ -275,73 +166,16 @@ mod tests {
     #[test]
     fn a_stop_leaves_it_to_the_next_call() {
         let adjacency = adjacency(&[vec![true; 3], vec![true; 3]], 3);
-        let lazy = LazyByLabel::default();
+        let lazy = Lazy::default();
+        let make = |stopped: &mut dyn FnMut() -> bool| ByLabel::new(adjacency.view(), 3, stopped);
         for calls_before_stop in 0..4 {
             let mut calls = 0;
-            let result = lazy.get(adjacency.view(), 3, &mut || {
+            let result = lazy.get(make, &mut || {
                 calls += 1;
                 calls > calls_before_stop
             });
             assert!(matches!(result, Err(Error::Interrupted)));
         }
-        let made = lazy.get(adjacency.view(), 3, &mut || false).unwrap();
-        assert_eq!(made.row(2).len(), 2);
-    }
-
-    #[test]
-    fn a_stop_ends_waiting_for_another_thread() {
-        let adjacency = adjacency(&[vec![true; 3]], 3);
-        let lazy = LazyByLabel::default();
-        let turn = Turn::take(&lazy.maker).unwrap();
-        let mut calls = 0;
-        let result = lazy.get(adjacency.view(), 3, &mut || {
-            calls += 1;
-            calls == 2
-        });
-        assert!(matches!(result, Err(Error::Interrupted)));
-        drop(turn);
-        assert_eq!(lazy.get(adjacency.view(), 3, &mut || false).unwrap().row(0).len(), 1);
-    }
-
-    #[test]
-    fn nobody_waits_for_a_thread_of_another_process() {
-        let adjacency = adjacency(&[vec![true; 3]], 3);
-        let lazy = LazyByLabel::default();
-        lazy.maker.store(process::id() + 1, Ordering::Relaxed);
-        let mut calls = 0;
-        let result = lazy.get(adjacency.view(), 3, &mut || {
-            calls += 1;
-            calls > 2
-        });
-        assert_eq!(result.unwrap().row(2).len(), 1);
-        assert!(Turn::take(&lazy.maker).is_some(), "the turn is over");
-    }
-
-    #[test]
-    fn the_first_one_is_kept() {
-        let adjacency = adjacency(&[vec![true; 3]], 3);
-        let lazy = LazyByLabel::default();
-        let made = || ByLabel::new(adjacency.view(), 3, &mut || false).unwrap();
-        let first = lazy.keep(made());
-        assert!(ptr::eq(lazy.keep(made()), first));
-        assert!(ptr::eq(lazy.get(adjacency.view(), 3, &mut || true).unwrap(), first));
-    }
-
-    #[test]
-    fn threads_make_it_once() {
-        let adjacency = adjacency(&[vec![true; 3]], 3);
-        let (lazy, count) = (LazyByLabel::default(), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let mut ask = || {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        false
-                    };
-                    assert_eq!(lazy.get(adjacency.view(), 3, &mut ask).unwrap().row(0).len(), 1);
-                });
-            }
-        });
-        assert_eq!(count.into_inner(), 2, "one row, passed twice");
+        assert_eq!(lazy.get(make, &mut || false).unwrap().row(2).len(), 2);
     }
 }

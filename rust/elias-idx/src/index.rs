@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 
 use crate::adjacency::Adjacency;
-use crate::by_label::LazyByLabel;
+use crate::by_label::ByLabel;
 use crate::error::{ArgumentError, FormatError, Result};
 use crate::format::MANIFEST_FILE;
 use crate::format::manifest::{Defaults, Dims};
@@ -16,6 +16,7 @@ use crate::format::write::{Destination, Store};
 use crate::fusion::Fusion;
 use crate::label_names::LabelNames;
 use crate::label_rows::{Dtype, ExactRows, FloatRows, LabelWeights};
+use crate::lazy::Lazy;
 use crate::matrix::{Matrix, Tensor, check_finite};
 use crate::panels::{self, Panels};
 use crate::quantize::{CodedRows, MAX_COLS, RowMeta};
@@ -51,7 +52,7 @@ pub struct Index {
     pub(crate) fusion: Option<Fusion>,
     /// Memory for searches.
     pub(crate) workers: Workers,
-    pub(crate) by_label: LazyByLabel,
+    pub(crate) by_label: Lazy<ByLabel>,
     /// What all of these lie in.
     files: Files,
     source: Option<Source>,
@@ -101,7 +102,7 @@ impl Index {
         let label_codes = label_codes(&files)?;
         Ok(Self {
             workers: Workers::default(),
-            by_label: LazyByLabel::default(),
+            by_label: Lazy::default(),
             dims: files.manifest.dims,
             defaults: files.manifest.defaults,
             cluster_weights: matrix(schema::CLUSTER_WEIGHTS, num_clusters, dim)?,

@@ -20,6 +20,7 @@ mod index;
 mod kernels;
 mod label_names;
 mod label_rows;
+mod lazy;
 mod matrix;
 mod panels;
 mod progress;
@@ -30,6 +31,7 @@ mod screen;
 mod search;
 mod sparse;
 mod storage;
+mod sync;
 mod threads;
 pub mod train;
 

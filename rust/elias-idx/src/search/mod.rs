@@ -277,7 +277,9 @@ impl Index {
     pub(crate) fn by_label(&self, stop: Hook<'_>) -> Result<&ByLabel> {
         let flag = AtomicBool::new(false);
         let mut pulse = Pulse::leader(&flag, stop);
-        self.by_label.get(self.adjacency.view(), self.num_labels(), &mut || pulse.stopped())
+        let (adjacency, num_labels) = (self.adjacency.view(), self.num_labels());
+        let make = |stopped: &mut dyn FnMut() -> bool| ByLabel::new(adjacency, num_labels, stopped);
+        self.by_label.get(make, &mut || pulse.stopped())
     }
 }
 

@@ -1,13 +1,14 @@
 //! What is to be done, as its leader describes it to its helpers.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, Thread};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cpus::Affinity;
 use super::guard;
 use super::pulse::Pulse;
 use crate::error::Error;
+use crate::sync::atomic::AtomicUsize;
+use crate::sync::thread::{self, Thread};
 
 /// A worker's part: its number and its view of whether to go on.
 pub(super) type Work<'a> = dyn Fn(usize, &mut Pulse<'_>) + Sync + 'a;
@@ -58,6 +59,11 @@ impl<'a> Call<'a> {
     pub(super) fn help(&self) {
         let worker = self.num_joined.fetch_add(1, Ordering::Relaxed) + 1;
         self.take_part(worker, &mut Pulse::follower(self.stop));
+    }
+
+    /// Whether `num_helpers` have ended; what they wrote can be read then.
+    pub(super) fn has_ended(&self, num_helpers: usize) -> bool {
+        self.num_ended.load(Ordering::Acquire) >= num_helpers
     }
 
     /// Asks all workers to stop.

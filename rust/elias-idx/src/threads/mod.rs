@@ -19,6 +19,7 @@
 
 mod call;
 mod cpus;
+mod inbox;
 mod patience;
 mod pool;
 mod pulse;

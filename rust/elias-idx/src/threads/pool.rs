@@ -1,21 +1,4 @@
-//! The threads that help: where they wait, how they get a call, and how a leader gets them back.
-//!
-//! Each thread has an *inbox*, one atomic pointer, which is empty (the thread is idle), holds a call
-//! (posted by a leader), or says that the thread is at work:
-//!
-//! ```text
-//!            leader posts                helper takes it
-//!    empty ──────────────► call posted ──────────────────► at work ──┐
-//!      ▲ ▲                     │                                     │
-//!      │ └─────────────────────┘ leader takes it back                │
-//!      └─────────────────────────────────────────────────────────────┘ helper has ended
-//! ```
-//!
-//! Every arrow but the last one is a compare-and-exchange, so leader and helper never both believe that
-//! they won. A helper looks into a call only after it has taken it, and from then on the leader waits for
-//! it; of any other inbox the leader has taken the call back. So no helper ever touches a call that is
-//! gone, and the leader waits only for helpers at work. (A call may be posted twice at one address, as
-//! stacks are reused: whoever takes it gets the one that is posted now.)
+//! The threads that help: how a leader gets them, and how it waits for them.
 
 use std::process;
 use std::ptr;
@@ -25,8 +8,8 @@ use std::thread::{self, Builder, Thread};
 use std::time::Duration;
 
 use super::call::Call;
-use super::cpus::Affinity;
 use super::guard;
+use super::inbox::Inbox;
 use super::patience::Patience;
 use super::pulse::Pulse;
 
@@ -94,7 +77,7 @@ impl Pool {
     /// Adds a worker whose thread never looks into its inbox.
     #[cfg(test)]
     pub(super) fn add_sleeper(&self) {
-        let inbox = Arc::new(Inbox(AtomicPtr::new(ptr::null_mut())));
+        let inbox = Arc::new(Inbox::empty());
         self.num_workers.fetch_add(1, Ordering::Relaxed);
         self.add(Worker { inbox, thread: thread::current(), next: OnceLock::new() });
     }
@@ -201,7 +184,7 @@ impl Drop for Helpers<'_, '_> {
 impl Helpers<'_, '_> {
     fn wait_for(&mut self, num_helpers: usize) {
         let patience = Patience::new();
-        while self.call.num_ended.load(Ordering::Acquire) < num_helpers {
+        while !self.call.has_ended(num_helpers) {
             if patience.wait() {
                 continue;
             }
@@ -228,78 +211,11 @@ struct Worker {
 impl Worker {
     /// Gives `call` to the thread; false when it isn't idle.
     fn post(&self, call: &Call<'_>) -> bool {
-        let posted = self.inbox.change(ptr::null_mut(), address(call), Ordering::Release);
+        let posted = self.inbox.post(call);
         if posted {
             self.thread.unpark();
         }
         posted
-    }
-}
-
-/// Where a thread of the pool gets its calls. On a cache line of its own: its thread looks at it all the
-/// time while it waits.
-#[repr(align(128))]
-struct Inbox(AtomicPtr<Call<'static>>);
-
-/// What an inbox holds while its thread is at work: no call's address.
-const AT_WORK: *mut Call<'static> = ptr::without_provenance_mut(1);
-
-/// A call as inboxes hold it, without its lifetime.
-fn address(call: &Call<'_>) -> *mut Call<'static> {
-    ptr::from_ref(call).cast_mut().cast()
-}
-
-impl Inbox {
-    fn holding(call: &Call<'_>) -> Self {
-        Self(AtomicPtr::new(address(call)))
-    }
-
-    fn change(&self, from: *mut Call<'static>, to: *mut Call<'static>, success: Ordering) -> bool {
-        self.0.compare_exchange(from, to, success, Ordering::Relaxed).is_ok()
-    }
-
-    /// Empties the inbox if it holds `call`: then its thread has not begun and never will.
-    fn take_back(&self, call: &Call<'_>) -> bool {
-        self.change(address(call), ptr::null_mut(), Ordering::Relaxed)
-    }
-
-    /// The next call that its thread has to help with.
-    fn take(&self) -> *const Call<'static> {
-        let patience = Patience::new();
-        loop {
-            let call = self.0.load(Ordering::Relaxed);
-            if !call.is_null() && self.change(call, AT_WORK, Ordering::Acquire) {
-                return call;
-            }
-            if !patience.wait() {
-                thread::park();
-            }
-        }
-    }
-
-    /// A thread's life.
-    fn serve(&self) -> ! {
-        let mut affinity = Affinity::of_this_thread();
-        loop {
-            let call = self.take();
-            let leader = {
-                // SAFETY: its leader posted it, and waits for this thread, which has taken it, until
-                // this has counted itself among those that have ended. That is below.
-                let call = unsafe { &*call };
-                if call.affinity != affinity {
-                    affinity = call.affinity;
-                    affinity.take_over();
-                }
-                call.help();
-                call.leader.clone()
-            };
-            // Idle first: the leader may post its next call as soon as this one has ended.
-            self.0.store(ptr::null_mut(), Ordering::Release);
-            // SAFETY: as above. The counter is the last that is touched; the leader may free the call
-            // right away.
-            unsafe { &(*call).num_ended }.fetch_add(1, Ordering::Release);
-            leader.unpark();
-        }
     }
 }
 

@@ -1,0 +1,65 @@
+//! What threads meet at: the standard library's, or stand-ins of which loom tries every order of events
+//! (`RUSTFLAGS="--cfg loom"`, in `make sanitize`).
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic;
+#[cfg(not(loom))]
+pub(crate) use std::{sync::atomic, thread};
+
+/// Threads of a model. It has no time: who would sleep lets others go on.
+#[cfg(loom)]
+pub(crate) mod thread {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use loom::sync::{Arc, Notify};
+    #[cfg(test)]
+    use loom::thread::JoinHandle;
+    use loom::thread::yield_now;
+
+    loom::thread_local! {
+        static CURRENT: RefCell<Thread> = RefCell::default();
+    }
+
+    /// Unlike with loom's own, memory is ordered only once the woken one parks, so that what relies on less is found.
+    #[derive(Clone)]
+    pub(crate) struct Thread {
+        woken: Arc<Notify>,
+    }
+
+    impl Default for Thread {
+        fn default() -> Self {
+            Self { woken: Arc::new(Notify::new()) }
+        }
+    }
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            self.woken.notify();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        CURRENT.with(|current| current.borrow().clone())
+    }
+
+    pub(crate) fn park() {
+        current().woken.wait();
+    }
+
+    pub(crate) fn sleep(_: Duration) {
+        yield_now();
+    }
+
+    /// Runs `life` on a thread of its own.
+    #[cfg(test)]
+    pub(crate) fn spawn(life: impl FnOnce() + 'static) -> (Thread, JoinHandle<()>) {
+        let thread = Thread::default();
+        let own = thread.clone();
+        let handle = loom::thread::spawn(move || {
+            CURRENT.with(|current| current.replace(own));
+            life();
+        });
+        (thread, handle)
+    }
+}
