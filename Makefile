@@ -86,12 +86,15 @@ $(TOOLS)/pip-audit:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet 'pip-audit>=2.7' || { rm -r $@; exit 1; }
 
-# The core's tests with AddressSanitizer, which looks for leaks too at the end of each program; then very many loads and searches
-# from Python, whose memory is watched (20 minutes in all). Objects for it are kept apart from the others, in target/asan.
+# The core's tests with AddressSanitizer, which looks for leaks too at the end of each program; what its threads meet at, in the orders of
+# events that loom tries; then very many loads and searches from Python, whose memory is watched (20 minutes in all). Objects for
+# these are kept apart from the others, in target/asan and target/loom.
 sanitize: $(VENV)/.test
 	CARGO_TARGET_DIR=target/asan RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test --release --package elias-idx --target $$(rustc --print host-tuple) --lib --tests --no-fail-fast
+	CARGO_TARGET_DIR=target/loom RUSTFLAGS='--cfg loom' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo test --release --package elias-idx --lib model::
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m integration tests/test_index_concurrency.py -k keep_nothing
 
 # All tests at the best level, those of the core's arithmetic at each one below it too.

@@ -1,5 +1,5 @@
-//! What threads meet at: the standard library's, or stand-ins of which loom tries every order of events
-//! (`RUSTFLAGS="--cfg loom"`, in `make sanitize`).
+//! What threads meet at: the standard library's, or stand-ins of which loom tries the orders of
+//! events (`RUSTFLAGS="--cfg loom"`, in `make sanitize`).
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
@@ -21,7 +21,8 @@ pub(crate) mod thread {
         static CURRENT: RefCell<Thread> = RefCell::default();
     }
 
-    /// Unlike with loom's own, memory is ordered only once the woken one parks, so that what relies on less is found.
+    /// Unlike with loom's own, waking a thread up orders memory only once that thread parks, so that an
+    /// order that is missing elsewhere is found.
     #[derive(Clone)]
     pub(crate) struct Thread {
         woken: Arc<Notify>,

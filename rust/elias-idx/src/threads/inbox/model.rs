@@ -1,5 +1,5 @@
-//! What leaders and helpers do with inboxes, in every order that the memory model allows, by loom. In place of the pool's list there
-//! are the inboxes alone; a leader that waits is woken up by its helpers alone, not by the clock too.
+//! What leaders and helpers do with inboxes, in the orders of events that loom tries. The inboxes stand
+//! for the pool's list; a leader that waits is woken up by its helpers alone, not by the clock too.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,8 @@ fn helper(inbox: &Inbox, home: &Home) {
     }
 }
 
-/// One call by a leader, which takes it back from those that haven't begun if `takes_back`. Gives the number of helpers.
+/// One call by a leader, which takes it back from those that haven't begun if `takes_back`. Gives the
+/// number of helpers.
 fn lead(helpers: &[(Arc<Inbox>, thread::Thread)], takes_back: bool, home: &Home) -> usize {
     let stop = AtomicBool::new(false);
     let data = &Data(UnsafeCell::new(0));
@@ -74,6 +75,7 @@ fn lead(helpers: &[(Arc<Inbox>, thread::Thread)], takes_back: bool, home: &Home)
 /// Calls that the leader takes back where it can, and a last one that every helper takes.
 fn check(num_helpers: usize, num_calls: usize) {
     let mut model = Builder::new();
+    // Of threads that could have gone on: without a bound there are too many orders.
     model.preemption_bound = Some(2);
     model.check(move || {
         let home: Arc<Home> = Arc::default();
