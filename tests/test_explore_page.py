@@ -188,7 +188,7 @@ def test_only_this_machine_reaches_the_page(address):
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
     for other in others | ({"127.0.0.2"} if sys.platform == "linux" else set()):
         with pytest.raises(OSError, match=r"refused|timed out|unreachable"):
-            socket.create_connection((other, port), timeout=5)
+            socket.create_connection((other, port), timeout=5).close()
 
 
 def test_the_page_gives_no_files_away(address, model):

@@ -23,21 +23,49 @@ pub(crate) struct Files {
     held: BTreeMap<String, Arc<Bytes>>,
 }
 
+/// A folder, held so that no later one gets its number.
+struct HeldFolder(#[cfg(unix)] Option<File>);
+
+impl HeldFolder {
+    #[cfg(unix)]
+    fn at(path: &Path) -> Self {
+        Self(File::open(path).ok())
+    }
+
+    /// Whether the path names it still, as far as that can be told.
+    #[cfg(unix)]
+    fn is_at(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Some(Ok(own)) = self.0.as_ref().map(File::metadata) else { return true };
+        let number = |folder: &fs::Metadata| (folder.dev(), folder.ino());
+        fs::metadata(path).is_ok_and(|now| number(&now) == number(&own))
+    }
+
+    #[cfg(not(unix))]
+    fn at(_path: &Path) -> Self {
+        Self()
+    }
+
+    #[cfg(not(unix))]
+    fn is_at(&self, _path: &Path) -> bool {
+        true
+    }
+}
+
 impl Files {
     /// Opens a folder's files, mapped or read into memory.
     pub(crate) fn open(folder: &Path, loading: Loading) -> Result<Self> {
         let location = format!("{}{}", folder.display(), std::path::MAIN_SEPARATOR);
-        let mut manifest = read_manifest(folder)?;
         loop {
+            let held = HeldFolder::at(folder);
+            let manifest = read_manifest(folder)?;
             let files = Self::collect(location.clone(), manifest.clone(), |name, size| {
                 open_file(&folder.join(name), size, loading)
             });
             // A save may have replaced the folder meanwhile: these would be files of two indexes.
-            let now = read_manifest(folder)?;
-            if now == manifest {
+            if held.is_at(folder) && read_manifest(folder)? == manifest {
                 return files;
             }
-            manifest = now;
         }
     }
 
