@@ -14,6 +14,7 @@ import elias_idx
 from elias_idx import FormatError, Index, Model
 from elias_idx.config import Config
 from elias_idx.data import TrainingSet, read_training_set
+from elias_idx.encoders import pretrained
 from elias_idx.errors import ConfigError, EliasIdxError
 from elias_idx.files import is_plain_path
 from elias_idx.score.manifest import Manifest
@@ -188,6 +189,29 @@ def test_attention_by_code_of_a_repository_is_refused(transformer: Path) -> None
         ):
             (transformer / "config.json").write_text(json.dumps({**settings, name: kernel}))
             refused(transformer, "which is code from elsewhere")
+
+
+def test_attention_of_parts_within_parts_is_checked(transformer: Path) -> None:
+    kernels = {"thinker_config": {"text_config": "flash_attention_2"}}
+    settings = {"model_type": "qwen2_5_omni", "attn_implementation": kernels}
+    (transformer / "config.json").write_text(json.dumps(settings))
+    refused(transformer, "wants attention by 'flash_attention_2', which is code from elsewhere")
+
+
+def test_the_config_that_was_checked_is_the_one_that_is_used(
+    transformer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = transformer / "config.json"
+    settings = json.loads(file.read_text())
+    check = pretrained._check_attention
+
+    def check_and_change(config: Any) -> None:
+        check(config)
+        file.write_text(json.dumps({**settings, "layer_norm_eps": 0.5}))
+
+    monkeypatch.setattr(pretrained, "_check_attention", check_and_change)
+    model, _ = pretrained.load_pretrained(str(transformer))
+    assert model.config.layer_norm_eps == settings["layer_norm_eps"]
 
 
 def test_adapters_which_name_another_model_are_refused(transformer: Path) -> None:
