@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PySequence, PyString};
 
 use crate::errors::raise;
-use crate::interruptible;
 use crate::sparse::{Csr, rows};
+use crate::{attach, interruptible};
 
 /// Field, unit, shortest and longest n, in how many texts an n-gram must be, weight.
 type BlockSettings = (String, String, usize, usize, usize, f64);
@@ -56,12 +56,10 @@ impl TextFeatures {
         let mut failure = None;
         let fitted = interruptible(py, |stop| {
             let mut read = |first: usize, piece: &mut Texts| {
-                Python::attach(|py| read_piece(texts.bind(py), first, num_texts, piece)).map_err(
-                    |error| {
-                        failure = Some(error);
-                        elias_idx::Error::Interrupted
-                    },
-                )
+                attach(|py| read_piece(texts.bind(py), first, num_texts, piece)).map_err(|error| {
+                    failure = Some(error);
+                    elias_idx::Error::Interrupted
+                })
             };
             features::fit(&blocks, num_texts, &mut read, threads(num_threads), stop)
         });

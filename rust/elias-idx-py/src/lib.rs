@@ -578,6 +578,12 @@ fn check_dim(index: &elias_idx::Index, queries: &PyReadonlyArray2<'_, f32>) -> P
     Err(PyValueError::new_err(format!("embeddings must have dim {expected}, got {received}")))
 }
 
+/// Attaches work that runs detached to the interpreter for a moment. An error once the interpreter has ended, as it
+/// may under a daemon thread: such work stops.
+fn attach<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> PyResult<T> {
+    Python::try_attach(work).unwrap_or_else(|| Err(raise(elias_idx::Error::Interrupted)))
+}
+
 /// Runs `work` detached from the interpreter; signals are looked at whenever it asks whether to stop.
 fn interruptible<T: Send>(
     py: Python<'_>,
@@ -588,7 +594,12 @@ fn interruptible<T: Send>(
         let mut stop = || {
             // The first is kept: Python tells of each signal once.
             if signal.is_none() {
-                signal = Python::attach(|py| py.check_signals().err());
+                #[expect(
+                    clippy::redundant_closure_for_method_calls,
+                    reason = "the method is of one lifetime alone"
+                )]
+                let checked = attach(|py| py.check_signals());
+                signal = checked.err();
             }
             signal.is_some()
         };
@@ -611,7 +622,7 @@ fn reporting<T: Send>(
     let mut failure = None;
     let result = interruptible(py, |stop| {
         work(&progress, &mut || {
-            failure = Python::attach(|py| report.call1(py, (progress.share(),)).err());
+            failure = attach(|py| report.call1(py, (progress.share(),))).err();
             failure.is_some() || stop()
         })
     });
