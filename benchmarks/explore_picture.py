@@ -30,8 +30,8 @@ def take(model: str, text: str, texts_path: str, clusters_path: str) -> None:
         page.locator("#why h3").first.wait_for()
         page.screenshot(path=texts_path, full_page=True)
         page.locator("#why [data-cluster]").first.click()
-        page.locator("#shown h3").wait_for()
-        page.screenshot(path=clusters_path)
+        page.locator("#shown h3").first.wait_for()
+        page.screenshot(path=clusters_path, full_page=True)
         browser.close()
     blocks.close()
 

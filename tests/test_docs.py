@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 RUNNABLE = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Their Python uses files, a model or an index; that of others makes all that it uses.
-WITH_FILES = ["data.md", "format.md", "scoring.md"]
+WITH_FILES = ["data.md", "format.md", "ray-spark.md", "scoring.md"]
 
 
 def blocks(page, language):

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from elias_idx import Ensemble, Model
+from elias_idx._wording import counted
 from elias_idx.cli.explore import explore
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, DataError, FormatError
@@ -117,7 +118,13 @@ def test_labels_and_clusters(explorer, fused):
     for number in (-1, index.num_clusters):
         assert "There are clusters 0 to 7" in explorer.cluster(number)
     assert Contents(explorer.largest()).text.count("cluster ") == index.num_clusters
-    assert "second cluster" in explorer.spread()
+    divided = explorer.hanging.others >= 0
+    assert f"{divided.sum():,} hang on others too" in Contents(explorer.spread()).text
+    home = int(fused.initial_clusters[label])
+    began = np.flatnonzero(fused.initial_clusters == home)
+    assert f"{counted(len(began), 'label')} began in it" in Contents(explorer.cluster(home)).text
+    assert f'data-cluster="{home}">cluster {home}</button></td>' in explorer.label(label)
+    assert explorer.label(label).count("where it began") == 1
 
 
 def test_a_dense_model(fused):
@@ -160,26 +167,47 @@ def parts():
 
 def test_clusters_of_labels(parts):
     edges = parts.adjacency
-    found = hanging(build(parts))
     counts = (edges > 0).sum(0)
-    assert found.num_clusters.tolist() == counts.tolist()
-    assert found.homes.tolist() == np.where(counts > 0, edges.argmax(0), -1).tolist()
-    assert found.second_weights.tolist() == np.sort(edges, axis=0)[-2].tolist()
+    # Labels began anywhere: in their best cluster, in another that leads to them, or in one that no longer does.
+    initial = np.random.default_rng(0).integers(-1, 9, 60).astype(np.int32)
+    found = hanging(build(parts), initial)
+    homes = np.where(initial >= 0, initial, np.where(counts > 0, edges.argmax(0), -1))
+    elsewhere = edges.copy()
+    elsewhere[homes[homes >= 0], np.flatnonzero(homes >= 0)] = 0
+    assert np.diff(found.indptr).tolist() == counts.tolist()
+    assert found.homes.tolist() == homes.tolist()
+    assert found.home_weights.tolist() == np.where(homes >= 0, edges[homes, np.arange(60)], 0).tolist()
+    assert found.others.tolist() == np.where(elsewhere.any(0), elsewhere.argmax(0), -1).tolist()
+    assert found.other_weights.tolist() == elsewhere.max(0).tolist()
+    assert found.best.tolist() == np.where(counts > 0, edges.argmax(0), -1).tolist()
     assert found.by_number().tolist() == np.bincount(np.minimum(counts, 10), minlength=11).tolist()
-    divided = [label for label in range(60) if counts[label] > 1]
-    expected = sorted(divided, key=lambda label: (-found.second_weights[label], label))
-    assert found.most_divided(7).tolist() == expected[:7]
-    assert found.most_divided(100).tolist() == expected
+    divided = sorted(np.flatnonzero(elsewhere.any(0)), key=lambda label: (-elsewhere[:, label].max(), label))
+    assert found.most_divided(7).tolist() == divided[:7]
+    assert found.most_divided(100).tolist() == divided
+
+
+def test_clusters_that_share_labels(parts):
+    initial = np.random.default_rng(0).integers(-1, 9, 60).astype(np.int32)
+    found = hanging(build(parts), initial)
+    for cluster in range(9):
+        labels = found.of_home(cluster)
+        numbers = {other: (parts.adjacency[other, labels] > 0).sum() for other in range(9) if other != cluster}
+        expected = sorted((other for other in numbers if numbers[other]), key=lambda other: (-numbers[other], other))
+        others, shared = found.sharing(cluster, 3)
+        assert others.tolist() == expected[:3]
+        assert shared.tolist() == [numbers[other] for other in expected[:3]]
 
 
 def test_labels_with_one_cluster_or_none():
     parts = random_parts(3, num_clusters=4, num_labels=12)
     edges = np.repeat(np.eye(4, dtype=np.float32), 3, axis=1)
     edges[3] = 0
-    found = hanging(build(replace(parts, adjacency=edges)))
+    found = hanging(build(replace(parts, adjacency=edges)), None)
     assert found.homes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1, -1]
+    assert found.best.tolist() == found.homes.tolist()
     assert found.by_number().tolist() == [3, 9, *[0] * 9]
     assert len(found.most_divided(5)) == 0
+    assert [len(part) for cluster in range(4) for part in found.sharing(cluster, 5)] == [0] * 8
 
 
 def test_related_labels_are_the_nearest_classifiers(parts):

@@ -122,13 +122,13 @@ def test_from_a_path_to_its_cluster_and_on(page, model):
     link.wait_for()
     number = link.get_attribute("data-cluster")
     link.click()
-    shown = page.locator("#shown h3")
+    shown = page.locator("#shown h3").first
     shown.wait_for()
     assert shown.text_content() == f"Cluster {number}"
     names = page.locator("#shown [data-label]").all_text_contents()
     assert len(names) == min(25, len(model.index.labels(int(number)).labels))
     page.locator("#shown [data-label]").first.click()
-    page.get_by_text("hangs on").first.wait_for()
+    page.locator("#shown").get_by_text("hangs on").wait_for()
     assert shown.text_content() == names[0]
 
 
@@ -168,7 +168,7 @@ def test_hostile_names_are_shown_as_they_are(page, number):
     page.locator("#found .ei-row").nth(row).click()
     page.wait_for_function("name => document.querySelector('#why h3')?.textContent === name", arg=name)
     page.locator("#why [data-cluster]").first.click()
-    page.locator("#shown h3").wait_for()
+    page.locator("#shown h3").first.wait_for()
     page.locator("#name textarea, #name input").fill(name)
     page.locator("#name textarea, #name input").press("Enter")
     page.wait_for_function("name => document.querySelector('#shown h3')?.textContent === name", arg=name)

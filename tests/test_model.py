@@ -400,6 +400,17 @@ def test_damaged_models_are_explained(copy, name, damage):
         Model.load(copy)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda ids: ids[:-1], lambda ids: ids.astype(np.int64), lambda ids: ids + 1000, lambda ids: ids - 2],
+)
+def test_initial_clusters_that_are_none_of_the_index(copy, damage):
+    labels = load_tensors(copy / "labels.safetensors")
+    save_tensors(copy / "labels.safetensors", labels | {"initial_clusters": damage(labels["initial_clusters"])})
+    with pytest.raises(FormatError, match="initial_clusters are no clusters"):
+        Model.load(copy)
+
+
 def test_an_encoder_whose_files_dont_fit_together(copy):
     tensors = load_tensors(copy / "encoder" / "bag.safetensors")
     for change in ({"embeddings": tensors["embeddings"][:-3]}, {"gain": tensors["gain"] * np.nan}):

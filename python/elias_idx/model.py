@@ -6,7 +6,7 @@ N inputs, L labels, D dimensions. The folder:
     encoder/             the encoder's files
     features/            sparse features for the index's fusion, of an encoder that has none of its own
     index/               the index, which `Index.load` opens without the rest
-    labels.safetensors   how many training texts each label has: for propensity-scored metrics
+    labels.safetensors   how many training texts each label has, for propensity-scored metrics, and its initial cluster
     calibration.safetensors   what makes probabilities of scores, if that was fitted
     README.md            the model card, of one that was saved by `save_pretrained`
 """
@@ -68,6 +68,8 @@ class Model(Predictor):
         own_features: texts → the sparse features that the index's fusion takes, of an encoder that has none.
         report: what training came to: which epochs were kept, and how good the steps were on held-out texts.
         calibration: what makes probabilities of its scores; None before `calibrate`.
+        initial_clusters: the cluster that each label began in, before training learned which others lead to it; int32
+            [L], -1 for labels that were added later. None for a model that doesn't tell.
     """
 
     encoder: Encoder
@@ -80,6 +82,7 @@ class Model(Predictor):
     own_features: Features | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    initial_clusters: npt.NDArray[np.int32] | None = None
 
     @property
     def features(self) -> Features | None:
@@ -246,7 +249,9 @@ class Model(Predictor):
         """
         ids = self.index._label_ids(labels)
         index = self.index.remove_labels(ids)
-        return replace(self, index=index, label_counts=np.delete(self.label_counts, ids), path=None)
+        clusters = None if self.initial_clusters is None else np.delete(self.initial_clusters, ids)
+        counts = np.delete(self.label_counts, ids)
+        return replace(self, index=index, label_counts=counts, initial_clusters=clusters, path=None)
 
     def add_labels(
         self,
@@ -291,7 +296,10 @@ class Model(Predictor):
         if self.own_features is not None:
             (folder / "features").mkdir()
             self.own_features.save(folder / "features")
-        save_tensors(folder / "labels.safetensors", {"counts": self.label_counts})
+        labels: dict[str, npt.NDArray[Any]] = {"counts": self.label_counts}
+        if self.initial_clusters is not None:
+            labels["initial_clusters"] = self.initial_clusters
+        save_tensors(folder / "labels.safetensors", labels)
         if self.calibration is not None:
             self.calibration.save(folder)
         files = sorted([*folder.glob("encoder/*"), *folder.glob("features/*"), *folder.glob("*.safetensors")])
@@ -359,7 +367,8 @@ class Model(Predictor):
     def _open(cls, folder: Path, content: Mapping[str, Any], mmap: bool) -> Model:
         try:
             encoder = load_encoder(content["encoder"], folder / "encoder")
-            counts = load_tensors(folder / "labels.safetensors")["counts"]
+            labels = load_tensors(folder / "labels.safetensors")
+            counts, clusters = labels["counts"], labels.get("initial_clusters")
             if type(content["num_training_texts"]) is not int or content["num_training_texts"] < 1:
                 raise ValueError(f"num_training_texts is {content['num_training_texts']!r}")
             index = Index.load(folder / "index", mmap=mmap)
@@ -371,14 +380,23 @@ class Model(Predictor):
             own_features = load_features(folder / "features") if (folder / "features").exists() else None
             model = cls(
                 encoder, index, counts, content["num_training_texts"], content["settings"], folder, content["sha256"],
-                own_features, content.get("report", {}), Calibration.load(folder),
+                own_features, content.get("report", {}), Calibration.load(folder), clusters,
             )  # fmt: skip
+            if clusters is not None and not _are_clusters(clusters, index):
+                raise ValueError("its initial_clusters are no clusters of the index's labels")
             if index.has_fusion and (model.features is None or model.features.num_features != index.num_features):
                 raise ValueError(f"the index's fusion takes {index.num_features} sparse features, the model has others")
             return model
         except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else error
             raise FormatError(f"{folder}: the model is damaged: {reason}") from error
+
+
+def _are_clusters(clusters: npt.NDArray[Any], index: Index) -> bool:
+    """Whether an array holds a cluster of the index, or -1, for each of its labels."""
+    if clusters.dtype != np.int32 or clusters.shape != (index.num_labels,):
+        return False
+    return -1 <= int(clusters.min()) <= int(clusters.max()) < index.num_clusters
 
 
 def load_single(path: str | PathLike[str], mmap: bool = True) -> Model:

@@ -50,6 +50,15 @@ def test_given_clusters_are_those_of_the_model(data, tmp_path):
     assert found_clusters(tmp_path / "model") == expected
 
 
+def test_the_model_tells_the_clusters_that_labels_began_in(data, tmp_path):
+    given = by_last_digit(data)
+    config = replace(CONFIG, stage2_epochs=1, adjacency_start="uniform")
+    model = train_model(data, tmp_path / "model", config, clusters=given)
+    digits = sorted(set(given.values()))
+    assert model.initial_clusters.dtype == np.int32
+    assert [digits[cluster] for cluster in model.initial_clusters] == [given[name] for name in data.label_names]
+
+
 def test_clusters_are_ordered_by_name_and_must_cover_all_labels():
     given = {"a": "second", "b": "first", "c": "second", "unused": "zeroth"}
     assert [list(ids) for ids in clusters_of_labels(given, ["c", "a", "b"])] == [[2], [0, 1]]

@@ -104,6 +104,8 @@ def test_labels_that_were_added_are_removed_again(model, texts_by_label, tmp_pat
     removed = added.remove_labels(HIDDEN)
     assert list(removed.index.label_names) == list(model.index.label_names)
     assert removed.label_counts.tolist() == model.label_counts.tolist()
+    assert added.initial_clusters.tolist() == [*model.initial_clusters, -1, -1, -1]
+    assert removed.initial_clusters.tolist() == model.initial_clusters.tolist()
     texts = topic_texts(seed=1)[0]
     assert removed.predict(texts, 3, fusion=False) == model.predict(texts, 3, fusion=False)
     removed.save(tmp_path / "model")
@@ -111,7 +113,9 @@ def test_labels_that_were_added_are_removed_again(model, texts_by_label, tmp_pat
     loaded.verify()
     assert loaded.predict(texts, 3) == removed.predict(texts, 3)
     without_ids = loaded.remove_labels([0, 2])
-    assert without_ids.label_counts.tolist() == [loaded.label_counts[1], *loaded.label_counts[3:]]
+    for name in ("label_counts", "initial_clusters"):
+        kept = getattr(loaded, name)
+        assert getattr(without_ids, name).tolist() == [kept[1], *kept[3:]]
 
 
 def test_a_text_of_several_labels_or_among_the_others_counts_once(model):

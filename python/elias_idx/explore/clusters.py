@@ -27,35 +27,77 @@ class Related(NamedTuple):
 class Hanging(NamedTuple):
     """How labels hang on clusters: at the start of training on one each, until it learns which others lead to them."""
 
-    num_clusters: npt.NDArray[np.int64]
-    """Clusters that lead to each label [L]."""
+    indptr: npt.NDArray[np.int64]
+    """Where each label's clusters start and end [L + 1]."""
+    clusters: npt.NDArray[np.int64]
+    """Those that lead to each label, by descending weight, of equal ones the first [nnz]."""
     homes: npt.NDArray[np.int64]
-    """The one with the largest weight, of equal ones the first; -1 for a label without any [L]."""
-    second_weights: npt.NDArray[np.float32]
-    """The weight of the second-best; 0 for a label with fewer [L]."""
+    """The cluster that each label began in; the best one, if that isn't known; -1 for a label without any [L]."""
+    home_weights: npt.NDArray[np.float32]
+    """Its weight; 0 for a label that it no longer leads to [L]."""
+    others: npt.NDArray[np.int64]
+    """The best of the other clusters; -1 for a label without any [L]."""
+    other_weights: npt.NDArray[np.float32]
+    """Its weight; 0 for a label without any [L]."""
+
+    @property
+    def best(self) -> npt.NDArray[np.int64]:
+        """The cluster with the largest weight; -1 for a label without any [L]."""
+        return np.where(self.has_moved, self.others, np.where(self.home_weights > 0, self.homes, -1))
+
+    @property
+    def has_moved(self) -> npt.NDArray[np.bool_]:
+        """Whether another cluster leads to a label more than the one that it began in [L]."""
+        return self.other_weights > self.home_weights
 
     def by_number(self) -> npt.NDArray[np.int64]:
         """Labels by the number of their clusters [MOST_CLUSTERS + 1]; the last are those with as many or more."""
-        return np.bincount(np.minimum(self.num_clusters, MOST_CLUSTERS), minlength=MOST_CLUSTERS + 1)
+        return np.bincount(np.minimum(np.diff(self.indptr), MOST_CLUSTERS), minlength=MOST_CLUSTERS + 1)
 
     def most_divided(self, count: int) -> npt.NDArray[np.int64]:
-        """The labels that hang on a second cluster most, at most `count`."""
-        order = np.argsort(-self.second_weights, kind="stable")[:count]
-        return order[self.second_weights[order] > 0]
+        """The labels that hang most on another cluster than they began in, at most `count`."""
+        order = np.argsort(-self.other_weights, kind="stable")[:count]
+        return order[self.other_weights[order] > 0]
+
+    def of_home(self, cluster: int) -> npt.NDArray[np.int64]:
+        """The labels that began in a cluster."""
+        return np.flatnonzero(self.homes == cluster)
+
+    def sharing(self, cluster: int, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The other clusters that lead to the most labels which began in one, at most `count`, and to how many."""
+        parts = [self.clusters[self.indptr[label] : self.indptr[label + 1]] for label in self.of_home(cluster)]
+        found, numbers = np.unique(np.concatenate([[cluster], *parts]), return_counts=True)
+        numbers[found == cluster] = 0
+        order = np.argsort(-numbers, kind="stable")[:count]
+        order = order[numbers[order] > 0]
+        return found[order], numbers[order]
 
 
-def hanging(index: Index) -> Hanging:
-    """How labels hang on the clusters of an index."""
+def hanging(index: Index, initial_clusters: npt.NDArray[np.int32] | None) -> Hanging:
+    """How labels hang on the clusters of an index.
+
+    Args:
+        index: the index.
+        initial_clusters: the cluster that each label began in, -1 for none [L]; None if that isn't known.
+    """
     indptr, labels, weights = index.adjacency
     clusters = np.repeat(np.arange(index.num_clusters), np.diff(indptr))
     # A label's edges stand together, the best first.
     order = np.lexsort((clusters, -weights, labels))
-    counts = np.bincount(labels, minlength=index.num_labels)
-    first = np.cumsum(counts) - counts
-    homes, second_weights = np.full(index.num_labels, -1), np.zeros(index.num_labels, np.float32)
-    homes[counts > 0] = clusters[order[first[counts > 0]]]
-    second_weights[counts > 1] = weights[order[first[counts > 1] + 1]]
-    return Hanging(counts, homes, second_weights)
+    clusters, labels, weights = clusters[order], labels[order], weights[order]
+    by_label = np.concatenate([[0], np.bincount(labels, minlength=index.num_labels).cumsum()])
+
+    def first_of(edges: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        found, at = np.unique(labels[edges], return_index=True)
+        firsts, first_weights = np.full(index.num_labels, -1), np.zeros(index.num_labels, np.float32)
+        firsts[found], first_weights[found] = clusters[edges][at], weights[edges][at]
+        return firsts, first_weights
+
+    homes, _ = first_of(np.ones(len(labels), bool))
+    if initial_clusters is not None:
+        homes = np.where(initial_clusters >= 0, initial_clusters, homes)
+    at_home = clusters == homes[labels]
+    return Hanging(by_label, clusters, homes, first_of(at_home)[1], *first_of(~at_home))
 
 
 def related(index: Index, cluster: int, label: int, count: int) -> Related:

@@ -32,9 +32,9 @@ class Explorer:
         model._check_names()
         model.vectorise(["a text"])  # which a model that takes features refuses
         self.model, self.index = model, model.index
-        self.hanging = hanging(self.index)
-        homes = self.hanging.homes
-        self.num_at_home = np.bincount(homes[homes >= 0], minlength=self.index.num_clusters)
+        self.hanging = hanging(self.index, model.initial_clusters)
+        best = self.hanging.best
+        self.num_best = np.bincount(best[best >= 0], minlength=self.index.num_clusters)
 
     def predictions(self, text: str) -> str:
         """The best labels of a text."""
@@ -57,12 +57,19 @@ class Explorer:
             return f"<p>There are clusters 0 to {self.index.num_clusters - 1:,}.</p>"
         counts = self.model.label_counts
         labels, weights = top_labels(self.index, number, counts, _NUM_LISTED)
-        sizes = len(self.index.labels(number).labels), int(self.num_at_home[number])
-        return render.cluster(self.index, number, sizes, labels.tolist(), weights.tolist(), counts[labels].tolist())
+        top = list(zip(labels.tolist(), weights.tolist(), counts[labels].tolist(), strict=True))
+        others, numbers = self.hanging.sharing(number, _NUM_CLUSTERS)
+        sharing = list(zip(others.tolist(), numbers.tolist(), strict=True))
+        sizes = render.ClusterSizes(
+            labels=len(self.index.labels(number).labels),
+            best=int(self.num_best[number]),
+            began=len(self.hanging.of_home(number)),
+        )
+        return render.cluster(self.index, number, sizes, top, sharing)
 
     def label(self, label: int) -> str:
         """A label's clusters."""
-        return render.label_edges(self.index, label)
+        return render.label_edges(self.index, label, int(self.hanging.homes[label]))
 
     def named(self, name: str) -> str:
         """The clusters of the label with a name."""
@@ -74,11 +81,20 @@ class Explorer:
 
     def largest(self) -> str:
         """The clusters that the most labels hang on."""
-        order = np.argsort(-self.num_at_home, kind="stable")[:_NUM_CLUSTERS]
-        return render.largest_clusters(order.tolist(), self.num_at_home[order].tolist())
+        order = np.argsort(-self.num_best, kind="stable")[:_NUM_CLUSTERS]
+        return render.largest_clusters(order.tolist(), self.num_best[order].tolist())
 
     def spread(self) -> str:
         """How labels hang on clusters."""
-        labels = self.hanging.most_divided(_NUM_LISTED)
-        weights = self.hanging.second_weights[labels].tolist()
-        return render.spread_of_labels(self.index, self.hanging.by_number().tolist(), labels.tolist(), weights)
+        hanging = self.hanging
+        shown = hanging.most_divided(_NUM_LISTED)
+        divided = render.Divided(
+            labels=int((hanging.others >= 0).sum()),
+            moved=int(hanging.has_moved.sum()),
+            most=[
+                (label, (int(hanging.homes[label]), float(hanging.home_weights[label])),
+                 (int(hanging.others[label]), float(hanging.other_weights[label])))
+                for label in shown.tolist()
+            ],
+        )  # fmt: skip
+        return render.spread_of_labels(self.index, hanging.by_number().tolist(), divided)

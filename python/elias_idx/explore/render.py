@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from elias_idx._wording import counted
 from elias_idx.explanation import Explanation, FusedScore
@@ -160,37 +161,54 @@ def _fused(fused: FusedScore) -> str:
     return f"<h3>Fusion</h3>{table}{total}"
 
 
+class ClusterSizes(NamedTuple):
+    """How many labels a cluster leads to, to how many more than any other cluster does, and how many began in it."""
+
+    labels: int
+    best: int
+    began: int
+
+
 def cluster(
     index: Index,
     number: int,
-    sizes: tuple[int, int],
-    labels: Iterable[int],
-    weights: Iterable[float],
-    frequencies: Iterable[int],
+    sizes: ClusterSizes,
+    top: Iterable[tuple[int, float, int]],
+    sharing: Sequence[tuple[int, int]],
 ) -> str:
-    """A cluster's top labels; its sizes are the labels that it leads to, and those that it leads to most."""
-    rows = [
-        [_label_link(index, label), f"{weight:.4f}", f"{frequency:,}"]
-        for label, weight, frequency in zip(labels, weights, frequencies, strict=True)
-    ]
+    """What a cluster leads to, and where else the labels hang that began in it.
+
+    Args:
+        index: knows the names.
+        number: the cluster's id.
+        sizes: its sizes.
+        top: the labels with the largest weights, these, and the labels' training texts.
+        sharing: other clusters, and how many of the labels that began in this one they lead to.
+    """
+    rows = [[_label_link(index, label), f"{weight:.4f}", f"{frequency:,}"] for label, weight, frequency in top]
+    shared = ""
+    if sharing:
+        shared = "<h3>Where labels that began here hang too</h3>" + _table(
+            ["cluster", f"of {counted(sizes.began, 'label')}"],
+            [[_cluster_link(other), f"{number_of:,}"] for other, number_of in sharing],
+        )
     return (
-        f'<div class="ei"><h3>Cluster {number}</h3><p>leads to {counted(sizes[0], "label")}, to {sizes[1]:,} of them '
-        "more than any other cluster does; those with the largest weights:</p>"
-        + _table(["label", "weight", "training texts"], rows)
-        + "</div>"
+        f'<div class="ei"><h3>Cluster {number}</h3><p>leads to {counted(sizes.labels, "label")}, to {sizes.best:,} of '
+        f"them more than any other cluster does; {counted(sizes.began, 'label')} began in it.</p>"
+        f"<h3>Labels with the largest weights</h3>{_table(['label', 'weight', 'training texts'], rows)}{shared}</div>"
     )
 
 
-def label_edges(index: Index, label: int) -> str:
-    """The clusters that lead to a label."""
+def label_edges(index: Index, label: int, home: int) -> str:
+    """The clusters that lead to a label, which began in one of them."""
     clusters, weights = index.clusters(label)
     rows = [
-        [_cluster_link(cluster), f"{weight:.4f}"]
+        [_cluster_link(cluster), f"{weight:.4f}", "where it began" if cluster == home else ""]
         for cluster, weight in zip(clusters.tolist(), weights.tolist(), strict=True)
     ]
     return (
         f'<div class="ei"><h3>{name_of(index, label)}</h3><p>hangs on {counted(len(rows), "cluster")}</p>'
-        + _table(["cluster", "weight"], rows)
+        + _table(["cluster", "weight", ""], rows)
         + "</div>"
     )
 
@@ -206,14 +224,22 @@ def largest_clusters(numbers: Iterable[int], sizes: Iterable[int]) -> str:
     return f'<div class="ei"><h3>Clusters that most labels hang on most</h3>{"".join(rows)}</div>'
 
 
-def spread_of_labels(index: Index, counts: Sequence[int], labels: Iterable[int], weights: Iterable[float]) -> str:
-    """How many clusters labels hang on, and those that hang on a second one most.
+class Divided(NamedTuple):
+    """Labels that hang on other clusters than they began in: how many, and to how many one of these leads more."""
+
+    labels: int
+    moved: int
+    most: Sequence[tuple[int, tuple[int, float], tuple[int, float]]]
+    """Those that do most: label, the cluster that it began in with its weight, the best of the others with its."""
+
+
+def spread_of_labels(index: Index, counts: Sequence[int], divided: Divided) -> str:
+    """How many clusters labels hang on, and those that hang most on others than they began in.
 
     Args:
         index: knows the names.
         counts: labels with 0, 1, ... clusters; the last have as many or more.
-        labels: those that hang on a second cluster most.
-        weights: of these second clusters.
+        divided: labels with several.
     """
     most = max(1, *counts)
     bars = "".join(
@@ -222,12 +248,16 @@ def spread_of_labels(index: Index, counts: Sequence[int], labels: Iterable[int],
         for number, count in enumerate(counts)
         if count
     )
-    rows = [[_label_link(index, label), f"{weight:.4f}"] for label, weight in zip(labels, weights, strict=True)]
+    rows = [
+        [_label_link(index, label), _cluster_link(home), f"{weight:.4f}", _cluster_link(other), f"{other_weight:.4f}"]
+        for label, (home, weight), (other, other_weight) in divided.most
+    ]
     return (
         '<div class="ei"><h3>Labels by the clusters that they hang on</h3>'
-        "<p>Training starts with every label in one cluster; then it learns which others lead to it.</p>"
-        f"{bars}<h3>Labels that a second cluster leads to most</h3>"
-        + _table(["label", "weight of its second cluster"], rows)
+        "<p>Training starts with every label in one cluster; then it learns which others lead to it: of "
+        f"{counted(sum(counts), 'label')}, {divided.labels:,} hang on others too, {divided.moved:,} of them more "
+        f"than on the first.</p>{bars}<h3>Labels that another cluster leads to most</h3>"
+        + _table(["label", "began in", "weight", "hangs on", "weight"], rows)
         + "</div>"
     )
 

@@ -49,6 +49,7 @@ class Adjacency(nn.Module):
     labels: Tensor
     lengths: Tensor
     best_cluster: Tensor
+    initial_cluster: Tensor
     label_indptr: Tensor
     label_slots: Tensor
 
@@ -86,6 +87,8 @@ class Adjacency(nn.Module):
         self.register_buffer("label_slots", torch.from_numpy(by_label.data), persistent=False)
         self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64), persistent=False)
         self.refresh_best_cluster()
+        # Of the partition, which stage 2 hands on; −1 for none.
+        self.register_buffer("initial_cluster", self.best_cluster.int())
 
     @property
     def num_clusters(self) -> int:

@@ -97,9 +97,13 @@ def with_new_labels(
         if model.index.has_label_texts and model.features is not None:
             own = model.features.transform([label_texts.get(name, "") for name in names], num_threads)
         index = model.index.add_labels(*dense, names, evidence=evidence(model, index, texts, counts, own, num_threads))
+    clusters = model.initial_clusters
+    if clusters is not None:
+        clusters = np.concatenate([clusters, np.full(len(names), -1, np.int32)])
     return replace(
         model,
         index=index,
+        initial_clusters=clusters,
         label_counts=np.concatenate([model.label_counts, counts]),
         num_training_texts=model.num_training_texts + texts.num_examples,
         path=None,

@@ -42,7 +42,9 @@ def start_stage2(trainee: Trainee, pattern: AdjacencyPattern, labels: sp.csr_mat
     assert config.beta is not None
     logits = pattern.split(first_logits(pattern, config.adjacency_start, config.beta, config.seed))
     rows = pattern.split(pattern.labels)
+    partition = network.adjacency.initial_cluster
     network.adjacency = Adjacency(rows, network.adjacency.num_labels, logits, config.beta).to(config.device)
+    network.adjacency.initial_cluster.copy_(partition)
     for table in (network.label_classifiers, *trainee.encoder.row_tables()):
         table.reset_state()
     if config.stage2_label_start == "centroids":

@@ -180,4 +180,7 @@ class Stages:
         path = self.run.path / "index"
         index = export_index(trainee.network, self.label_names, config.beam_size, config.shortlist_size, path)
         label_counts = trainee.labels.indices.bincount(minlength=len(self.label_names)).cpu().numpy()
-        return Model(trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.run.description)
+        return Model(
+            trainee.encoder.finished(), index, label_counts, trainee.num_texts, self.run.description,
+            initial_clusters=trainee.network.adjacency.initial_cluster.cpu().numpy(),
+        )  # fmt: skip

@@ -4,7 +4,7 @@ use elias_idx::{ClusterOptions, LabelFeatures};
 use numpy::{PyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use crate::reporting;
+use crate::interpreter::reporting;
 use crate::sparse::{Csr, rows};
 
 /// The cluster of each label, [L]; see `elias_idx::cluster_labels`. `report` gets the share that is done, from

@@ -4,10 +4,10 @@ use elias_idx::{EnsembleMember, EnsembleOptions, HitsMut, SearchOptions, SharedL
 use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 
-use crate::errors::raise;
 use crate::filter::{Filter, Resolved};
+use crate::interpreter::{detached, interruptible};
 use crate::sparse::{Csr, rows};
-use crate::{Index, Out, check_dim, interruptible};
+use crate::{Index, Out, check_dim};
 
 /// An index, its queries [Q, D], the ensemble's ids of its labels (None where they are the same), its filter, and the
 /// queries' sparse features [Q, F] for its fusion.
@@ -75,7 +75,6 @@ pub(crate) fn shared_labels<'py>(
     let first = first.get().names_or_error()?;
     let others = others.iter().map(|index| index.get().names_or_error());
     let others = others.collect::<PyResult<Vec<_>>>()?;
-    let SharedLabels { ids, further } =
-        py.detach(|| SharedLabels::new(first, &others)).map_err(raise)?;
+    let SharedLabels { ids, further } = detached(py, || SharedLabels::new(first, &others))?;
     Ok((ids.into_iter().map(|ids| ids.map(|ids| PyArray1::from_vec(py, ids))).collect(), further))
 }

@@ -8,9 +8,8 @@ use pyo3::exceptions::{PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PySequence, PyString};
 
-use crate::errors::raise;
+use crate::interpreter::{attach, detached, interruptible};
 use crate::sparse::{Csr, rows};
-use crate::{attach, interruptible};
 
 /// Field, unit, shortest and longest n, in how many texts an n-gram must be, weight.
 type BlockSettings = (String, String, usize, usize, usize, f64);
@@ -81,16 +80,17 @@ impl TextFeatures {
             ))
         };
         let blocks = blocks.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
-        py.detach(|| features::TextFeatures::from_parts(&blocks)).map(Self).map_err(raise)
+        detached(py, || features::TextFeatures::from_parts(&blocks)).map(Self)
     }
 
     /// What is known of each block.
-    fn parts<'py>(&self, py: Python<'py>) -> Vec<Parts<'py>> {
+    fn parts<'py>(&self, py: Python<'py>) -> PyResult<Vec<Parts<'py>>> {
         let to_arrays = |parts: BlockParts| {
             let keys = parts.keys.into_iter().map(|keys| PyArray1::from_vec(py, keys)).collect();
             (parts.symbols, keys, PyArray1::from_vec(py, parts.idf))
         };
-        py.detach(|| self.0.parts()).into_iter().map(to_arrays).collect()
+        let parts = detached(py, || Ok(self.0.parts()))?;
+        Ok(parts.into_iter().map(to_arrays).collect())
     }
 
     #[getter]

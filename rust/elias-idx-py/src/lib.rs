@@ -11,6 +11,7 @@ mod explain;
 mod features;
 mod filter;
 mod fusion;
+mod interpreter;
 mod ranker;
 mod sparse;
 mod train;
@@ -21,9 +22,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use elias_idx::{
-    Dtype, HitsMut, LabelNames, LabelWeights, Loading, Progress, SearchOptions, Source,
-};
+use elias_idx::{Dtype, HitsMut, LabelNames, LabelWeights, Loading, SearchOptions, Source};
 use numpy::{
     PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2, PyReadwriteArray2,
     PyUntypedArrayMethods,
@@ -35,6 +34,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use errors::{EliasIdxError, FormatError, raise};
 use explain::Explanations;
 use filter::{Filter, LabelFilter};
+use interpreter::{detached, interruptible};
 use sparse::Csr;
 use writer::{IndexWriter, destination};
 
@@ -58,7 +58,7 @@ impl Index {
             (true, true) => Loading::Prefault,
             (false, _) => Loading::Read,
         };
-        py.detach(|| elias_idx::Index::load(path, loading)).map(Self).map_err(raise)
+        detached(py, || elias_idx::Index::load(path, loading)).map(Self)
     }
 
     /// Opens files given as bytes, by file name.
@@ -66,13 +66,13 @@ impl Index {
     fn from_files(py: Python<'_>, files: BTreeMap<String, Bound<'_, PyBytes>>) -> PyResult<Self> {
         let files: BTreeMap<String, &[u8]> =
             files.iter().map(|(name, bytes)| (name.clone(), bytes.as_bytes())).collect();
-        py.detach(|| elias_idx::Index::from_files(&files)).map(Self).map_err(raise)
+        detached(py, || elias_idx::Index::from_files(&files)).map(Self)
     }
 
     /// The files that `save` would write, by name.
     fn to_files<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let files = PyDict::new(py);
-        for (name, bytes) in py.detach(|| self.0.to_files()) {
+        for (name, bytes) in detached(py, || Ok(self.0.to_files()))? {
             files.set_item(name, PyBytes::new(py, &bytes))?;
         }
         Ok(files)
@@ -89,9 +89,9 @@ impl Index {
         overwrite: bool,
     ) -> PyResult<Self> {
         let dtype = parse_dtype(dtype)?;
-        let quantized = py
-            .detach(|| self.0.quantize(dtype, screen, destination(path.as_deref(), overwrite)))
-            .map_err(raise)?;
+        let quantized = detached(py, || {
+            self.0.quantize(dtype, screen, destination(path.as_deref(), overwrite))
+        })?;
         Ok(Self(quantized))
     }
 
@@ -106,7 +106,7 @@ impl Index {
     ) -> PyResult<Self> {
         let labels = labels.as_slice()?;
         let destination = destination(path.as_deref(), overwrite);
-        py.detach(|| self.0.remove_labels(labels, destination)).map(Self).map_err(raise)
+        detached(py, || self.0.remove_labels(labels, destination)).map(Self)
     }
 
     /// The same index with more labels, in memory or mapped from `path`.
@@ -123,17 +123,17 @@ impl Index {
         let names = names.map(read_label_names).transpose()?;
         let new = change::new_labels(&dense, names.as_ref(), &evidence)?;
         let destination = destination(path.as_deref(), overwrite);
-        py.detach(|| self.0.add_labels(&new, destination)).map(Self).map_err(raise)
+        detached(py, || self.0.add_labels(&new, destination)).map(Self)
     }
 
     /// Writes a folder.
     fn save(&self, py: Python<'_>, path: PathBuf, overwrite: bool) -> PyResult<()> {
-        py.detach(|| self.0.save(path, overwrite)).map_err(raise)
+        detached(py, || self.0.save(path, overwrite))
     }
 
     /// Recomputes all checksums.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.verify()).map_err(raise)
+        detached(py, || self.0.verify())
     }
 
     /// Searches for `queries` [Q, D] and fills `out`, two arrays [Q, k].
@@ -215,7 +215,7 @@ impl Index {
         let sizes = (num_features, num_candidates, num_neighbours);
         let parts =
             fusion::parts(sizes, &label_counts, &ranker, &neighbours, &label_texts, &cooccurrence)?;
-        py.detach(|| self.0.with_evidence(&parts)).map(Self).map_err(raise)
+        detached(py, || self.0.with_evidence(&parts)).map(Self)
     }
 
     /// The same index with what makes scores of evidence.
@@ -229,7 +229,7 @@ impl Index {
     ) -> PyResult<Self> {
         let trees = trees.as_ref().map(fusion::trees).transpose()?;
         let linear = linear.as_slice()?;
-        py.detach(|| self.0.with_fusion(linear, bias, trees.as_ref())).map(Self).map_err(raise)
+        detached(py, || self.0.with_fusion(linear, bias, trees.as_ref())).map(Self)
     }
 
     /// The same index with other sizes that a search uses unless told otherwise.
@@ -241,9 +241,7 @@ impl Index {
         shortlist_size: Option<usize>,
         num_candidates: Option<usize>,
     ) -> PyResult<Self> {
-        py.detach(|| self.0.with_defaults(beam_size, shortlist_size, num_candidates))
-            .map(Self)
-            .map_err(raise)
+        detached(py, || self.0.with_defaults(beam_size, shortlist_size, num_candidates)).map(Self)
     }
 
     /// Weights of the columns of evidence, then the bias; None without fusion.
@@ -303,7 +301,7 @@ impl Index {
         labels: PyReadonlyArray1<'_, i64>,
     ) -> PyResult<LabelFilter> {
         let labels = labels.as_slice()?;
-        py.detach(|| self.0.label_filter(labels)).map(LabelFilter).map_err(raise)
+        detached(py, || self.0.label_filter(labels)).map(LabelFilter)
     }
 
     /// A filter of the labels whose element of `mask` [L] isn't 0.
@@ -313,7 +311,7 @@ impl Index {
         mask: PyReadonlyArray1<'_, u8>,
     ) -> PyResult<LabelFilter> {
         let mask = filter::booleans(mask.as_slice()?);
-        py.detach(|| self.0.label_filter_of_mask(&mask)).map(LabelFilter).map_err(raise)
+        detached(py, || self.0.label_filter_of_mask(&mask)).map(LabelFilter)
     }
 
     /// The ids of the labels with these names.
@@ -324,7 +322,7 @@ impl Index {
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let names = read_names("labels", names)?;
         let label_names = self.names_or_error()?;
-        let ids = py.detach(|| label_names.find(&names)).map_err(raise)?;
+        let ids = detached(py, || label_names.find(&names))?;
         Ok(PyArray1::from_vec(py, ids))
     }
 
@@ -361,14 +359,13 @@ impl Index {
         mut out: PyReadwriteArray2<'_, f32>,
     ) -> PyResult<()> {
         let (labels, out) = (labels.as_slice()?, out.as_slice_mut()?);
-        py.detach(|| {
+        detached(py, || {
             let rows = out.chunks_mut(self.0.label_dim());
             labels.iter().zip(rows).try_for_each(|(&label, row)| {
                 // A negative id becomes one that no label has.
                 self.0.label_row(usize::try_from(label).unwrap_or(usize::MAX), row)
             })
         })
-        .map_err(raise)
     }
 
     /// The names of labels, None for −1.
@@ -578,57 +575,6 @@ fn check_dim(index: &elias_idx::Index, queries: &PyReadonlyArray2<'_, f32>) -> P
     Err(PyValueError::new_err(format!("embeddings must have dim {expected}, got {received}")))
 }
 
-/// Attaches work that runs detached to the interpreter for a moment. An error once the interpreter has ended, as it
-/// may under a daemon thread: such work stops.
-fn attach<T>(work: impl FnOnce(Python<'_>) -> PyResult<T>) -> PyResult<T> {
-    Python::try_attach(work).unwrap_or_else(|| Err(raise(elias_idx::Error::Interrupted)))
-}
-
-/// Runs `work` detached from the interpreter; signals are looked at whenever it asks whether to stop.
-fn interruptible<T: Send>(
-    py: Python<'_>,
-    work: impl FnOnce(&mut dyn FnMut() -> bool) -> elias_idx::Result<T> + Send,
-) -> PyResult<T> {
-    let mut signal = None;
-    let result = py.detach(|| {
-        let mut stop = || {
-            // The first is kept: Python tells of each signal once.
-            if signal.is_none() {
-                #[expect(
-                    clippy::redundant_closure_for_method_calls,
-                    reason = "the method is of one lifetime alone"
-                )]
-                let checked = attach(|py| py.check_signals());
-                signal = checked.err();
-            }
-            signal.is_some()
-        };
-        work(&mut stop)
-    });
-    match signal {
-        Some(signal) => Err(signal),
-        None => result.map_err(raise),
-    }
-}
-
-/// Runs work as [`interruptible`] does, and calls `report` now and then with the share that is done; what it raises
-/// ends the work too.
-fn reporting<T: Send>(
-    py: Python<'_>,
-    report: Py<PyAny>,
-    work: impl FnOnce(&Progress, &mut dyn FnMut() -> bool) -> elias_idx::Result<T> + Send,
-) -> PyResult<T> {
-    let progress = Progress::default();
-    let mut failure = None;
-    let result = interruptible(py, |stop| {
-        work(&progress, &mut || {
-            failure = attach(|py| report.call1(py, (progress.share(),))).err();
-            failure.is_some() || stop()
-        })
-    });
-    failure.map_or(result, Err)
-}
-
 fn parse_dtype(name: &str) -> PyResult<Dtype> {
     name.parse().map_err(|error: elias_idx::ArgumentError| raise(error.into()))
 }
@@ -664,7 +610,7 @@ struct Staging {
 impl Staging {
     #[new]
     fn new(py: Python<'_>, target: PathBuf, overwrite: bool) -> PyResult<Self> {
-        let made = py.detach(|| elias_idx::Staging::beside(&target, overwrite)).map_err(raise)?;
+        let made = detached(py, || elias_idx::Staging::beside(&target, overwrite))?;
         Ok(Self { path: made.path().to_owned(), made: Mutex::new(Some(made)) })
     }
 
@@ -678,7 +624,7 @@ impl Staging {
     /// overwritten is exchanged with it and removed.
     fn publish(&self, py: Python<'_>) -> PyResult<()> {
         let made = self.take();
-        py.detach(|| made.map_or(Ok(()), elias_idx::Staging::sync_and_publish)).map_err(raise)
+        detached(py, || made.map_or(Ok(()), elias_idx::Staging::sync_and_publish))
     }
 
     /// Removes the folder, unless it was published.

@@ -4,7 +4,7 @@ use elias_idx::train::{self, Ranker, RankerData, RankerOptions};
 use numpy::{PyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
-use crate::reporting;
+use crate::interpreter::reporting;
 use crate::sparse::{Csr, rows};
 
 /// Weights as CSR (indptr, indices, data), and biases.

@@ -14,7 +14,7 @@ use numpy::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::interruptible;
+use crate::interpreter::interruptible;
 
 /// A table's arrays, as Python holds them.
 #[derive(FromPyObject)]

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use crate::errors::raise;
+use crate::interpreter::detached;
 use crate::{Index, parse_dtype, read_label_names};
 
 /// Builds an index in memory or in a folder; see `elias_idx::IndexWriter`. A context manager: what is
@@ -58,9 +58,8 @@ impl IndexWriter {
             ..IndexParts::default()
         };
         let destination = destination(path.as_deref(), overwrite);
-        py.detach(|| elias_idx::IndexWriter::new(&parts, num_edges, destination))
+        detached(py, || elias_idx::IndexWriter::new(&parts, num_edges, destination))
             .map(|writer| Self(Some(writer)))
-            .map_err(raise)
     }
 
     /// Takes the edges of the next rows of the adjacency, whole rows.
@@ -71,7 +70,7 @@ impl IndexWriter {
         data: PyReadonlyArray1<'_, f32>,
     ) -> PyResult<()> {
         let (writer, indices, data) = (self.writer()?, indices.as_slice()?, data.as_slice()?);
-        py.detach(|| writer.push_edges(indices, data)).map_err(raise)
+        detached(py, || writer.push_edges(indices, data))
     }
 
     /// Takes the classifiers of the next labels: weights [n, D'], biases [n].
@@ -82,13 +81,13 @@ impl IndexWriter {
         bias: PyReadonlyArray1<'_, f32>,
     ) -> PyResult<()> {
         let (writer, weights, bias) = (self.writer()?, weights.as_slice()?, bias.as_slice()?);
-        py.detach(|| writer.push_labels(weights, bias)).map_err(raise)
+        detached(py, || writer.push_labels(weights, bias))
     }
 
     /// Gives the index, once everything was pushed.
     fn finish(&mut self, py: Python<'_>) -> PyResult<Index> {
         let writer = self.0.take().ok_or_else(finished)?;
-        py.detach(|| writer.finish()).map(Index).map_err(raise)
+        detached(py, || writer.finish()).map(Index)
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {

@@ -53,6 +53,7 @@ pub use search::{
 };
 pub use sparse::SparseRows;
 pub use storage::Loading;
+pub use threads::guard;
 
 /// The instruction set that searches use on this machine: `portable`, `avx2`, `avx512` or `amx`. The
 /// environment variable `ELIAS_IDX_ISA` chooses a lower one than the best; it is read once.

@@ -221,7 +221,10 @@ impl<T> SharedStart<T> {
 }
 
 /// Runs `work`, and makes a panic an error.
-pub(crate) fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
+///
+/// # Errors
+/// [`Error::Panicked`] with what the panic said.
+pub fn guard<R>(work: impl FnOnce() -> R) -> Result<R> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let message = message(&*payload);
         // Dropping it runs foreign code, which might panic in its turn; of that nothing is dropped any more.
