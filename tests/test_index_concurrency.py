@@ -103,8 +103,7 @@ def test_forked_and_spawned_processes_get_the_same_bits_at_once(kind: str) -> No
     search = SEARCHES[kind]()
     expected = search()
     # The index is forked with the process, or pickled.
-    processes = [started("fork", search, expected) for _ in range(8)]
-    processes += [started("spawn", search, expected) for _ in range(8 if kind == "plain" else 1)]
+    processes = [started(method, search, expected) for method in ("fork", "spawn") for _ in range(8)]
     for _, pipe in processes:
         assert received(pipe) == "ready"
     for _, pipe in processes:
