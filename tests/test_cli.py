@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from click.testing import CliRunner
 
 import elias_idx
 from elias_idx import Index, Model
+from elias_idx.cli import main
 from elias_idx.cli.commands import cli
+from elias_idx.cli.interruption import Terminated
 from elias_idx.cli.predict import _label_filter
 from elias_idx.data import read_rows, read_training_set, write_rows
 from elias_idx.train import memory
@@ -463,6 +466,16 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_pa
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     run_files = ["model.training", "model.training/clusters.safetensors", "model.training/run.json"]
     assert left == ([] if limit == 3000 else run_files)
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_an_interruption_before_a_command_sees_it(monkeypatch, capsys, interrupt, code):
+    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
+    monkeypatch.setattr(cli, "make_context", Mock(side_effect=interrupt))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip() == "Stopped."
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):

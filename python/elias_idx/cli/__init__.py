@@ -12,9 +12,18 @@ def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
     heed_sigterm()
     try:
+        import click
+
         from elias_idx.cli.commands import cli
 
-        cli()
+        try:
+            # By itself click would end what is interrupted before a command sees it with "Aborted!" and exit code 1.
+            sys.exit(cli.main(standalone_mode=False))
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort as aborted:
+            stop(aborted.__cause__)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_PACKAGES:
