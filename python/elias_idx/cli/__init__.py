@@ -18,7 +18,7 @@ def main() -> None:
 
         try:
             # By itself click would end what is interrupted before a command sees it with "Aborted!" and exit code 1.
-            sys.exit(cli.main(standalone_mode=False))
+            sys.exit(cli.main(standalone_mode=False) or 0)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
