@@ -18,7 +18,7 @@ TINY_OPTIONS = [
     *("--batch-size", 32, "--train-beam-size", 3, "--train-shortlist-size", 20, "--num-threads", 1),
 ]
 FULL = "No space left on device"
-GONE = ("No such file", "is no folder", "missing", "has no index.json", "there is no model")
+GONE = ("No such file", "is no folder", "missing", "has no index.json", "is no model", "there is no model")
 
 
 def says_why(ended: Ended, reasons: tuple[str, ...]) -> bool:

@@ -44,8 +44,10 @@ impl Target {
     }
 
     fn existing(given: &Path) -> Result<Self> {
-        let path = fs::canonicalize(given).map_err(|error| Error::io(given, error))?;
-        if !path.is_dir() {
+        let at_given = |error| Error::io(given, error);
+        let path = fs::canonicalize(given).map_err(at_given)?;
+        // Not `is_dir`, which says of what has disappeared meanwhile that it is no folder.
+        if !fs::metadata(&path).map_err(at_given)?.is_dir() {
             let message = "is a file: only a folder can be overwritten";
             return Err(Error::io(given, io::Error::new(io::ErrorKind::NotADirectory, message)));
         }
@@ -66,7 +68,7 @@ impl Target {
             _ => Path::new("."),
         };
         let parent = fs::canonicalize(parent).map_err(|error| Error::io(parent, error))?;
-        if !parent.is_dir() {
+        if !fs::metadata(&parent).map_err(|error| Error::io(&parent, error))?.is_dir() {
             return Err(Error::io(&parent, io::ErrorKind::NotADirectory.into()));
         }
         Ok(Self { path: parent.join(name), parent, exists: false, overwrite })
