@@ -46,7 +46,7 @@ audit: licences $(VENV)/.test $(TOOLS)/pip-audit
 licences:
 	cargo deny --offline check licenses bans sources
 
-# Hundreds of faults: kills, full disks, damaged files, limits (half an hour; some kinds need root).
+# Hundreds of faults: kills, full disks, damaged files, limits (5 minutes; some kinds need root).
 faults: $(VENV)/.test
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -m faults.run
 
