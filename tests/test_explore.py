@@ -118,8 +118,7 @@ def test_labels_and_clusters(explorer, fused):
     for number in (-1, index.num_clusters):
         assert "There are clusters 0 to 7" in explorer.cluster(number)
     assert Contents(explorer.largest()).text.count("cluster ") == index.num_clusters
-    divided = explorer.hanging.others >= 0
-    assert f"{divided.sum():,} hang on others too" in Contents(explorer.spread()).text
+    assert f"{explorer.hanging.num_divided:,} hang on others too" in Contents(explorer.spread()).text
     home = int(fused.initial_clusters[label])
     began = np.flatnonzero(fused.initial_clusters == home)
     assert f"{counted(len(began), 'label')} began in it" in Contents(explorer.cluster(home)).text
@@ -182,8 +181,14 @@ def test_clusters_of_labels(parts):
     assert found.best.tolist() == np.where(counts > 0, edges.argmax(0), -1).tolist()
     assert found.by_number().tolist() == np.bincount(np.minimum(counts, 10), minlength=11).tolist()
     divided = sorted(np.flatnonzero(elsewhere.any(0)), key=lambda label: (-elsewhere[:, label].max(), label))
-    assert found.most_divided(7).tolist() == divided[:7]
-    assert found.most_divided(100).tolist() == divided
+    expected = [
+        (label, homes[label], found.home_weights[label], found.others[label], found.other_weights[label])
+        for label in divided
+    ]
+    assert found.most_divided(7) == expected[:7]
+    assert found.most_divided(100) == expected
+    assert found.num_divided == len(divided)
+    assert found.has_moved.tolist() == (elsewhere.max(0) > found.home_weights).tolist()
 
 
 def test_clusters_that_share_labels(parts):

@@ -24,6 +24,17 @@ class Related(NamedTuple):
     """Of their classifiers and its."""
 
 
+class DividedLabel(NamedTuple):
+    """A label that hangs on other clusters than the one that it began in, which is its home."""
+
+    label: int
+    home: int
+    home_weight: float
+    other: int
+    """The best of the others."""
+    other_weight: float
+
+
 class Hanging(NamedTuple):
     """How labels hang on clusters: at the start of training on one each, until it learns which others lead to them."""
 
@@ -50,14 +61,21 @@ class Hanging(NamedTuple):
         """Whether another cluster leads to a label more than the one that it began in [L]."""
         return self.other_weights > self.home_weights
 
+    @property
+    def num_divided(self) -> int:
+        """Labels that hang on other clusters than the one that they began in."""
+        return int((self.others >= 0).sum())
+
     def by_number(self) -> npt.NDArray[np.int64]:
         """Labels by the number of their clusters [MOST_CLUSTERS + 1]; the last are those with as many or more."""
         return np.bincount(np.minimum(np.diff(self.indptr), MOST_CLUSTERS), minlength=MOST_CLUSTERS + 1)
 
-    def most_divided(self, count: int) -> npt.NDArray[np.int64]:
+    def most_divided(self, count: int) -> list[DividedLabel]:
         """The labels that hang most on another cluster than they began in, at most `count`."""
-        order = np.argsort(-self.other_weights, kind="stable")[:count]
-        return order[self.other_weights[order] > 0]
+        labels = np.argsort(-self.other_weights, kind="stable")[:count]
+        labels = labels[self.other_weights[labels] > 0]
+        columns = [labels, *(part[labels] for part in (self.homes, self.home_weights, self.others, self.other_weights))]
+        return [DividedLabel(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def of_home(self, cluster: int) -> npt.NDArray[np.int64]:
         """The labels that began in a cluster."""

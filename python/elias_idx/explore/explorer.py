@@ -86,15 +86,6 @@ class Explorer:
 
     def spread(self) -> str:
         """How labels hang on clusters."""
-        hanging = self.hanging
-        shown = hanging.most_divided(_NUM_LISTED)
-        divided = render.Divided(
-            labels=int((hanging.others >= 0).sum()),
-            moved=int(hanging.has_moved.sum()),
-            most=[
-                (label, (int(hanging.homes[label]), float(hanging.home_weights[label])),
-                 (int(hanging.others[label]), float(hanging.other_weights[label])))
-                for label in shown.tolist()
-            ],
-        )  # fmt: skip
-        return render.spread_of_labels(self.index, hanging.by_number().tolist(), divided)
+        counts, most_divided = self.hanging.by_number().tolist(), self.hanging.most_divided(_NUM_LISTED)
+        num_moved = int(self.hanging.has_moved.sum())
+        return render.spread_of_labels(self.index, counts, self.hanging.num_divided, num_moved, most_divided)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from elias_idx._wording import counted
 from elias_idx.explanation import Explanation, FusedScore
-from elias_idx.explore.clusters import MOST_CLUSTERS, Related
+from elias_idx.explore.clusters import MOST_CLUSTERS, DividedLabel, Related
 from elias_idx.index import Index
 from elias_idx.results import LabelExplanation
 
@@ -224,22 +224,17 @@ def largest_clusters(numbers: Iterable[int], sizes: Iterable[int]) -> str:
     return f'<div class="ei"><h3>Clusters that most labels hang on most</h3>{"".join(rows)}</div>'
 
 
-class Divided(NamedTuple):
-    """Labels that hang on other clusters than they began in: how many, and to how many one of these leads more."""
-
-    labels: int
-    moved: int
-    most: Sequence[tuple[int, tuple[int, float], tuple[int, float]]]
-    """Those that do most: label, the cluster that it began in with its weight, the best of the others with its."""
-
-
-def spread_of_labels(index: Index, counts: Sequence[int], divided: Divided) -> str:
+def spread_of_labels(
+    index: Index, counts: Sequence[int], num_divided: int, num_moved: int, most_divided: Iterable[DividedLabel]
+) -> str:
     """How many clusters labels hang on, and those that hang most on others than they began in.
 
     Args:
         index: knows the names.
         counts: labels with 0, 1, ... clusters; the last have as many or more.
-        divided: labels with several.
+        num_divided: labels that hang on others than the one that they began in.
+        num_moved: those of them to which another one leads more.
+        most_divided: those to which another one leads most.
     """
     most = max(1, *counts)
     bars = "".join(
@@ -250,12 +245,12 @@ def spread_of_labels(index: Index, counts: Sequence[int], divided: Divided) -> s
     )
     rows = [
         [_label_link(index, label), _cluster_link(home), f"{weight:.4f}", _cluster_link(other), f"{other_weight:.4f}"]
-        for label, (home, weight), (other, other_weight) in divided.most
+        for label, home, weight, other, other_weight in most_divided
     ]
     return (
         '<div class="ei"><h3>Labels by the clusters that they hang on</h3>'
         "<p>Training starts with every label in one cluster; then it learns which others lead to it: of "
-        f"{counted(sum(counts), 'label')}, {divided.labels:,} hang on others too, {divided.moved:,} of them more "
+        f"{counted(sum(counts), 'label')}, {num_divided:,} hang on others too, {num_moved:,} of them more "
         f"than on the first.</p>{bars}<h3>Labels that another cluster leads to most</h3>"
         + _table(["label", "began in", "weight", "hangs on", "weight"], rows)
         + "</div>"
