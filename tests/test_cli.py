@@ -478,6 +478,13 @@ def test_an_interruption_before_a_command_sees_it(monkeypatch, capsys, interrupt
     assert capsys.readouterr().err.strip() == "Stopped."
 
 
+def test_a_file_that_ends_too_early_is_no_interruption(monkeypatch):
+    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
+    monkeypatch.setattr(cli, "make_context", Mock(side_effect=EOFError("it ends")))
+    with pytest.raises(EOFError, match="it ends"):
+        main()
+
+
 def test_ctrl_c_keeps_the_last_checkpoint_and_resume_goes_on(folder, tmp_path):
     arguments = ["train", folder / "train.jsonl", "--config", folder / "tiny.toml", "--stage1-epochs", 60]
     arguments += ["--checkpoint-steps", 10, "--out"]

@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from elias_idx import Ensemble, Model
-from elias_idx._wording import counted
 from elias_idx.cli.explore import explore
 from elias_idx.data import TrainingSet
 from elias_idx.errors import ConfigError, DataError, FormatError
@@ -118,12 +117,38 @@ def test_labels_and_clusters(explorer, fused):
     for number in (-1, index.num_clusters):
         assert "There are clusters 0 to 7" in explorer.cluster(number)
     assert Contents(explorer.largest()).text.count("cluster ") == index.num_clusters
-    assert f"{explorer.hanging.num_divided:,} hang on others too" in Contents(explorer.spread()).text
-    home = int(fused.initial_clusters[label])
-    began = np.flatnonzero(fused.initial_clusters == home)
-    assert f"{counted(len(began), 'label')} began in it" in Contents(explorer.cluster(home)).text
-    assert f'data-cluster="{home}">cluster {home}</button></td>' in explorer.label(label)
-    assert explorer.label(label).count("where it began") == 1
+
+
+def test_where_labels_began(fused):
+    index, label = fused.index, 5
+    # In a cluster that doesn't lead to it any more, like all others.
+    home = next(number for number in range(8) if number not in index.clusters(label).clusters)
+    initial = np.full(index.num_labels, -1, np.int32)
+    initial[label] = home
+    shown = Explorer(replace(fused, initial_clusters=initial))
+    began = f'began in <button type="button" class="ei-link" data-cluster="{home}">cluster {home}</button>'
+    assert began in shown.label(label)
+    assert "1 label began in it" in Contents(shown.cluster(home)).text
+    assert "Where labels that began here hang too" in shown.cluster(home)
+    spread = Contents(shown.spread()).text
+    assert "Of 1 label, 1 hang on other clusters than the first, 1 of them more than on it." in spread
+    assert f"{index.names(label)}cluster {home}0.0000cluster {index.clusters(label).clusters[0]}" in spread
+    # Nothing is said of what isn't known.
+    other = Explorer(replace(fused, initial_clusters=None))
+    for source in (shown.label(label - 1), other.label(label), *map(other.cluster, range(8))):
+        assert "began" not in source
+    assert "this model doesn't tell" in other.spread()
+    assert "began in" not in other.spread()
+
+
+def test_of_equal_weights_the_first_cluster_is_the_best():
+    edges = np.zeros((4, 3), np.float32)
+    edges[[1, 3], 0] = edges[[0, 2], 1] = edges[2, 2] = 1
+    parts = replace(random_parts(3, num_clusters=4, num_labels=3), adjacency=edges)
+    found = hanging(build(parts), np.array([3, 2, 2], np.int32))
+    assert found.best.tolist() == [1, 0, 2]
+    assert found.others.tolist() == [1, 0, -1]
+    assert not found.has_moved.any()
 
 
 def test_a_dense_model(fused):
@@ -170,25 +195,25 @@ def test_clusters_of_labels(parts):
     # Labels began anywhere: in their best cluster, in another that leads to them, or in one that no longer does.
     initial = np.random.default_rng(0).integers(-1, 9, 60).astype(np.int32)
     found = hanging(build(parts), initial)
-    homes = np.where(initial >= 0, initial, np.where(counts > 0, edges.argmax(0), -1))
+    homes, known = initial, initial >= 0
     elsewhere = edges.copy()
-    elsewhere[homes[homes >= 0], np.flatnonzero(homes >= 0)] = 0
+    elsewhere[homes[known], np.flatnonzero(known)] = 0
     assert np.diff(found.indptr).tolist() == counts.tolist()
     assert found.homes.tolist() == homes.tolist()
-    assert found.home_weights.tolist() == np.where(homes >= 0, edges[homes, np.arange(60)], 0).tolist()
+    assert found.home_weights.tolist() == np.where(known, edges[homes, np.arange(60)], 0).tolist()
     assert found.others.tolist() == np.where(elsewhere.any(0), elsewhere.argmax(0), -1).tolist()
     assert found.other_weights.tolist() == elsewhere.max(0).tolist()
     assert found.best.tolist() == np.where(counts > 0, edges.argmax(0), -1).tolist()
     assert found.by_number().tolist() == np.bincount(np.minimum(counts, 10), minlength=11).tolist()
-    divided = sorted(np.flatnonzero(elsewhere.any(0)), key=lambda label: (-elsewhere[:, label].max(), label))
+    divided = sorted(np.flatnonzero(known & elsewhere.any(0)), key=lambda label: (-elsewhere[:, label].max(), label))
     expected = [
         (label, homes[label], found.home_weights[label], found.others[label], found.other_weights[label])
         for label in divided
     ]
     assert found.most_divided(7) == expected[:7]
     assert found.most_divided(100) == expected
-    assert found.num_divided == len(divided)
-    assert found.has_moved.tolist() == (elsewhere.max(0) > found.home_weights).tolist()
+    assert np.flatnonzero(found.is_divided).tolist() == sorted(divided)
+    assert found.has_moved.tolist() == (known & (elsewhere.max(0) > found.home_weights)).tolist()
 
 
 def test_clusters_that_share_labels(parts):
@@ -208,8 +233,8 @@ def test_labels_with_one_cluster_or_none():
     edges = np.repeat(np.eye(4, dtype=np.float32), 3, axis=1)
     edges[3] = 0
     found = hanging(build(replace(parts, adjacency=edges)), None)
-    assert found.homes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1, -1]
-    assert found.best.tolist() == found.homes.tolist()
+    assert found.best.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1, -1]
+    assert found.homes.tolist() == [-1] * 12
     assert found.by_number().tolist() == [3, 9, *[0] * 9]
     assert len(found.most_divided(5)) == 0
     assert [len(part) for cluster in range(4) for part in found.sharing(cluster, 5)] == [0] * 8

@@ -42,6 +42,7 @@ def test_indexes_of_version_1_give_the_results_of_then(name, mmap):
 def test_a_model_of_version_1_gives_the_results_of_then():
     model = Model.load(MODEL)
     model.verify()
+    assert model.initial_clusters is None, "the first models don't tell"
     expected = json.loads(MODEL.with_suffix(".json").read_text(encoding="utf-8"))
     found = model.predict(list(expected), k=2)
     for names, scores, wanted in zip(found.names, found.scores, expected.values(), strict=True):

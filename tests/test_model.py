@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -409,6 +410,14 @@ def test_initial_clusters_that_are_none_of_the_index(copy, damage):
     save_tensors(copy / "labels.safetensors", labels | {"initial_clusters": damage(labels["initial_clusters"])})
     with pytest.raises(FormatError, match="initial_clusters are no clusters"):
         Model.load(copy)
+
+
+def test_initial_clusters_that_are_none_of_the_index_are_not_saved(saved, tmp_path):
+    model = Model.load(saved)
+    wrong = replace(model, initial_clusters=model.initial_clusters[:-1])
+    with pytest.raises(ValueError, match="initial_clusters must be"):
+        wrong.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_encoder_whose_files_dont_fit_together(copy):

@@ -298,6 +298,8 @@ class Model(Predictor):
             self.own_features.save(folder / "features")
         labels: dict[str, npt.NDArray[Any]] = {"counts": self.label_counts}
         if self.initial_clusters is not None:
+            if not _are_clusters(self.initial_clusters, self.index):
+                raise ValueError("initial_clusters must be int32 [L], clusters of the index or -1")
             labels["initial_clusters"] = self.initial_clusters
         save_tensors(folder / "labels.safetensors", labels)
         if self.calibration is not None:

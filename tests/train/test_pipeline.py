@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from elias_idx import Index, Model
 from elias_idx.config import Config
@@ -142,6 +144,27 @@ def resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step):
     both = arrays(tmp_path / "undisturbed"), arrays(tmp_path / "stopped")
     assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
     return resumed, undisturbed
+
+
+def test_a_checkpoint_of_another_version_is_refused(data, tmp_path):
+    out = tmp_path / "model"
+    with pytest.raises(Stopped):
+        train_model(data, out, replace(TINY, checkpoint_steps=1000), on_epoch=stop_after(Progress(2, 1)))
+    (path,) = (tmp_path / "model.training").glob("checkpoint-2-*")
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if "initial_cluster" not in name}  # noqa: SIM118
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(FormatError, match=r"another version: remove .* to start over"):
+        train_model(data, out, TINY, if_exists="resume")
+
+
+def test_a_run_resumed_in_stage_2_knows_where_labels_began(data, tmp_path, monkeypatch):
+    config = replace(TINY, adjacency_start="uniform", stage2_epochs=3)
+    resumed, undisturbed = resumed_and_undisturbed(data, tmp_path, monkeypatch, config, step=70)
+    np.testing.assert_array_equal(resumed.initial_clusters, undisturbed.initial_clusters)
+    # Which their edges don't tell.
+    best = [resumed.index.clusters(label).clusters[0] for label in range(resumed.index.num_labels)]
+    assert (resumed.initial_clusters != best).any()
 
 
 @pytest.mark.parametrize("label_dtype", ["float32", "bfloat16"])

@@ -23,7 +23,8 @@ def main() -> None:
             error.show()
             sys.exit(error.exit_code)
         except click.Abort as aborted:
-            stop(aborted.__cause__)
+            # What click makes of an interruption, and of an EOFError.
+            raise (aborted.__cause__ or aborted) from None
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA_PACKAGES:

@@ -33,12 +33,12 @@ def heed_sigterm() -> None:
         signal.signal(signal.SIGTERM, terminate)
 
 
-def exit_code(interrupt: BaseException | None) -> int:
+def exit_code(interrupt: KeyboardInterrupt) -> int:
     """128 and the signal's number."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
-def stop(interrupt: BaseException | None, how_to_go_on: str = "") -> NoReturn:
+def stop(interrupt: KeyboardInterrupt, how_to_go_on: str = "") -> NoReturn:
     """Ends the process with a line instead of a traceback."""
     print(f"\nStopped. {how_to_go_on}".rstrip(" "), file=sys.stderr)
     sys.exit(exit_code(interrupt))

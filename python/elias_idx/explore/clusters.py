@@ -40,10 +40,12 @@ class Hanging(NamedTuple):
 
     indptr: npt.NDArray[np.int64]
     """Where each label's clusters start and end [L + 1]."""
-    clusters: npt.NDArray[np.int64]
+    clusters: npt.NDArray[np.int32]
     """Those that lead to each label, by descending weight, of equal ones the first [nnz]."""
+    best: npt.NDArray[np.int64]
+    """The one with the largest weight, of equal ones the first; -1 for a label without any [L]."""
     homes: npt.NDArray[np.int64]
-    """The cluster that each label began in; the best one, if that isn't known; -1 for a label without any [L]."""
+    """The cluster that each label began in; -1 where that isn't known, or the label was added later [L]."""
     home_weights: npt.NDArray[np.float32]
     """Its weight; 0 for a label that it no longer leads to [L]."""
     others: npt.NDArray[np.int64]
@@ -52,28 +54,23 @@ class Hanging(NamedTuple):
     """Its weight; 0 for a label without any [L]."""
 
     @property
-    def best(self) -> npt.NDArray[np.int64]:
-        """The cluster with the largest weight; -1 for a label without any [L]."""
-        return np.where(self.has_moved, self.others, np.where(self.home_weights > 0, self.homes, -1))
+    def is_divided(self) -> npt.NDArray[np.bool_]:
+        """Whether a label hangs on other clusters than the one that it began in [L]."""
+        return (self.homes >= 0) & (self.others >= 0)
 
     @property
     def has_moved(self) -> npt.NDArray[np.bool_]:
         """Whether another cluster leads to a label more than the one that it began in [L]."""
-        return self.other_weights > self.home_weights
-
-    @property
-    def num_divided(self) -> int:
-        """Labels that hang on other clusters than the one that they began in."""
-        return int((self.others >= 0).sum())
+        return self.is_divided & (self.other_weights > self.home_weights)
 
     def by_number(self) -> npt.NDArray[np.int64]:
         """Labels by the number of their clusters [MOST_CLUSTERS + 1]; the last are those with as many or more."""
         return np.bincount(np.minimum(np.diff(self.indptr), MOST_CLUSTERS), minlength=MOST_CLUSTERS + 1)
 
     def most_divided(self, count: int) -> list[DividedLabel]:
-        """The labels that hang most on another cluster than they began in, at most `count`."""
-        labels = np.argsort(-self.other_weights, kind="stable")[:count]
-        labels = labels[self.other_weights[labels] > 0]
+        """The labels with the largest weights of other clusters than they began in, at most `count`."""
+        divided = np.flatnonzero(self.is_divided)
+        labels = divided[np.argsort(-self.other_weights[divided], kind="stable")[:count]]
         columns = [labels, *(part[labels] for part in (self.homes, self.home_weights, self.others, self.other_weights))]
         return [DividedLabel(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
@@ -99,23 +96,23 @@ def hanging(index: Index, initial_clusters: npt.NDArray[np.int32] | None) -> Han
         initial_clusters: the cluster that each label began in, -1 for none [L]; None if that isn't known.
     """
     indptr, labels, weights = index.adjacency
-    clusters = np.repeat(np.arange(index.num_clusters), np.diff(indptr))
+    clusters = np.repeat(np.arange(index.num_clusters, dtype=np.int32), np.diff(indptr))
     # A label's edges stand together, the best first.
     order = np.lexsort((clusters, -weights, labels))
     clusters, labels, weights = clusters[order], labels[order], weights[order]
     by_label = np.concatenate([[0], np.bincount(labels, minlength=index.num_labels).cumsum()])
 
     def first_of(edges: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        found, at = np.unique(labels[edges], return_index=True)
+        at = np.flatnonzero(edges)
+        at = at[np.concatenate([[True], labels[at][1:] != labels[at][:-1]])[: len(at)]]
         firsts, first_weights = np.full(index.num_labels, -1), np.zeros(index.num_labels, np.float32)
-        firsts[found], first_weights[found] = clusters[edges][at], weights[edges][at]
+        firsts[labels[at]], first_weights[labels[at]] = clusters[at], weights[at]
         return firsts, first_weights
 
-    homes, _ = first_of(np.ones(len(labels), bool))
-    if initial_clusters is not None:
-        homes = np.where(initial_clusters >= 0, initial_clusters, homes)
+    best, _ = first_of(np.ones(len(labels), bool))
+    homes = np.full(index.num_labels, -1) if initial_clusters is None else initial_clusters.astype(np.int64)
     at_home = clusters == homes[labels]
-    return Hanging(by_label, clusters, homes, first_of(at_home)[1], *first_of(~at_home))
+    return Hanging(by_label, clusters, best, homes, first_of(at_home)[1], *first_of(~at_home))
 
 
 def related(index: Index, cluster: int, label: int, count: int) -> Related:

@@ -61,9 +61,9 @@ class Explorer:
         others, numbers = self.hanging.sharing(number, _NUM_CLUSTERS)
         sharing = list(zip(others.tolist(), numbers.tolist(), strict=True))
         sizes = render.ClusterSizes(
-            labels=len(self.index.labels(number).labels),
-            best=int(self.num_best[number]),
-            began=len(self.hanging.of_home(number)),
+            num_labels=len(self.index.labels(number).labels),
+            num_best=int(self.num_best[number]),
+            num_began=len(self.hanging.of_home(number)),
         )
         return render.cluster(self.index, number, sizes, top, sharing)
 
@@ -86,6 +86,7 @@ class Explorer:
 
     def spread(self) -> str:
         """How labels hang on clusters."""
-        counts, most_divided = self.hanging.by_number().tolist(), self.hanging.most_divided(_NUM_LISTED)
-        num_moved = int(self.hanging.has_moved.sum())
-        return render.spread_of_labels(self.index, counts, self.hanging.num_divided, num_moved, most_divided)
+        hang = self.hanging
+        moves = render.Moves(int((hang.homes >= 0).sum()), int(hang.is_divided.sum()), int(hang.has_moved.sum()))
+        counts, most_divided = hang.by_number().tolist(), hang.most_divided(_NUM_LISTED)
+        return render.spread_of_labels(self.index, counts, moves, most_divided)

@@ -162,11 +162,11 @@ def _fused(fused: FusedScore) -> str:
 
 
 class ClusterSizes(NamedTuple):
-    """How many labels a cluster leads to, to how many more than any other cluster does, and how many began in it."""
+    """How many labels a cluster leads to, of how many it is the best one, and how many began in it as far as known."""
 
-    labels: int
-    best: int
-    began: int
+    num_labels: int
+    num_best: int
+    num_began: int
 
 
 def cluster(
@@ -186,29 +186,31 @@ def cluster(
         sharing: other clusters, and how many of the labels that began in this one they lead to.
     """
     rows = [[_label_link(index, label), f"{weight:.4f}", f"{frequency:,}"] for label, weight, frequency in top]
+    began = f"; {counted(sizes.num_began, 'label')} began in it" if sizes.num_began else ""
     shared = ""
     if sharing:
         shared = "<h3>Where labels that began here hang too</h3>" + _table(
-            ["cluster", f"of {counted(sizes.began, 'label')}"],
+            ["cluster", f"of {counted(sizes.num_began, 'label')}"],
             [[_cluster_link(other), f"{number_of:,}"] for other, number_of in sharing],
         )
     return (
-        f'<div class="ei"><h3>Cluster {number}</h3><p>leads to {counted(sizes.labels, "label")}, to {sizes.best:,} of '
-        f"them more than any other cluster does; {counted(sizes.began, 'label')} began in it.</p>"
+        f'<div class="ei"><h3>Cluster {number}</h3><p>leads to {counted(sizes.num_labels, "label")}, and is the best '
+        f"cluster of {sizes.num_best:,} of them{began}.</p>"
         f"<h3>Labels with the largest weights</h3>{_table(['label', 'weight', 'training texts'], rows)}{shared}</div>"
     )
 
 
 def label_edges(index: Index, label: int, home: int) -> str:
-    """The clusters that lead to a label, which began in one of them."""
+    """The clusters that lead to a label, and the one that it began in; -1 if that isn't known."""
     clusters, weights = index.clusters(label)
     rows = [
-        [_cluster_link(cluster), f"{weight:.4f}", "where it began" if cluster == home else ""]
+        [_cluster_link(cluster), f"{weight:.4f}"]
         for cluster, weight in zip(clusters.tolist(), weights.tolist(), strict=True)
     ]
+    began = f"; began in {_cluster_link(home)}" if home >= 0 else ""
     return (
-        f'<div class="ei"><h3>{name_of(index, label)}</h3><p>hangs on {counted(len(rows), "cluster")}</p>'
-        + _table(["cluster", "weight", ""], rows)
+        f'<div class="ei"><h3>{name_of(index, label)}</h3><p>hangs on {counted(len(rows), "cluster")}{began}</p>'
+        + _table(["cluster", "weight"], rows)
         + "</div>"
     )
 
@@ -224,17 +226,22 @@ def largest_clusters(numbers: Iterable[int], sizes: Iterable[int]) -> str:
     return f'<div class="ei"><h3>Clusters that most labels hang on most</h3>{"".join(rows)}</div>'
 
 
-def spread_of_labels(
-    index: Index, counts: Sequence[int], num_divided: int, num_moved: int, most_divided: Iterable[DividedLabel]
-) -> str:
-    """How many clusters labels hang on, and those that hang most on others than they began in.
+class Moves(NamedTuple):
+    """Labels whose first cluster is known, those of them that hang on others, and to which one of these leads more."""
+
+    num_known: int
+    num_divided: int
+    num_moved: int
+
+
+def spread_of_labels(index: Index, counts: Sequence[int], moves: Moves, most_divided: Iterable[DividedLabel]) -> str:
+    """How many clusters labels hang on, and which others than those that they began in lead to them.
 
     Args:
         index: knows the names.
         counts: labels with 0, 1, ... clusters; the last have as many or more.
-        num_divided: labels that hang on others than the one that they began in.
-        num_moved: those of them to which another one leads more.
-        most_divided: those to which another one leads most.
+        moves: from the clusters that labels began in.
+        most_divided: the labels with the largest weights of other clusters.
     """
     most = max(1, *counts)
     bars = "".join(
@@ -247,13 +254,21 @@ def spread_of_labels(
         [_label_link(index, label), _cluster_link(home), f"{weight:.4f}", _cluster_link(other), f"{other_weight:.4f}"]
         for label, home, weight, other, other_weight in most_divided
     ]
+    known = "Which one that was, this model doesn't tell."
+    if moves.num_known:
+        known = (
+            f"Of {counted(moves.num_known, 'label')}, {moves.num_divided:,} hang on other clusters than the first, "
+            f"{moves.num_moved:,} of them more than on it."
+        )
+    divided = ""
+    if rows:
+        divided = "<h3>Largest weights of other clusters than the first</h3>" + _table(
+            ["label", "began in", "weight", "best other", "weight"], rows
+        )
     return (
         '<div class="ei"><h3>Labels by the clusters that they hang on</h3>'
-        "<p>Training starts with every label in one cluster; then it learns which others lead to it: of "
-        f"{counted(sum(counts), 'label')}, {num_divided:,} hang on others too, {num_moved:,} of them more "
-        f"than on the first.</p>{bars}<h3>Labels that another cluster leads to most</h3>"
-        + _table(["label", "began in", "weight", "hangs on", "weight"], rows)
-        + "</div>"
+        "<p>Training starts with every label in one cluster; then it learns which others lead to it. "
+        f"{known}</p>{bars}{divided}</div>"
     )
 
 

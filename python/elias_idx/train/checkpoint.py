@@ -188,9 +188,17 @@ class Checkpoints:
         return trainee
 
     def restore(self, position: Position, trainee: Trainee) -> None:
-        """Puts the weights of a checkpoint of the same stage into the trainee."""
-        trainee.encoder.load_state_dict(self._tensors(position, "encoder."))
-        trainee.network.load_state_dict(self._tensors(position, "network."))
+        """Puts the weights of a checkpoint of the same stage into the trainee.
+
+        Raises:
+            FormatError: the file is damaged, missing, or another version's.
+        """
+        try:
+            trainee.encoder.load_state_dict(self._tensors(position, "encoder."))
+            trainee.network.load_state_dict(self._tensors(position, "network."))
+        except RuntimeError as error:
+            path = self.folder / position.file_name
+            raise FormatError(f"{path} was written by another version: remove {self.folder} to start over") from error
         device = torch.device(trainee.config.device)
         trainee.average.load_state(self._tensors(position, "average."), device)
         trainee.network.adjacency.best_cluster.copy_(self._tensors(position, "best_cluster")[""])

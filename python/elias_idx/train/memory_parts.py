@@ -164,7 +164,7 @@ def network_parts(config: Config, sizes: ModelSizes) -> list[Part]:
         Part("label classifiers' second moments", "training", num_labels * 8, on_device=True),
         Part("adjacency", "until stage 2", (num_clusters * own + num_labels) * 4, on_device=True, settings=lower_own),
         Part("adjacency, its logits and moments", "from stage 2 on", learned, on_device=True, settings=lower_kept),
-        Part("labels' best clusters and places", "training", num_labels * 16, on_device=True),
+        Part("labels' first and best clusters, places", "training", num_labels * 20, on_device=True),
         Part(
             "averaged weights",
             "from stage 2 on",

@@ -44,6 +44,8 @@ class Adjacency(nn.Module):
         num_labels: L.
         logits: initial logits of the entries of each row; None fixes all weights at 1.
         beta: β.
+        initial_cluster: each label's in the partition that training began with, −1 for none, int32 [L]; by default the
+            rows are that partition.
     """
 
     labels: Tensor
@@ -59,6 +61,7 @@ class Adjacency(nn.Module):
         num_labels: int,
         logits: Sequence[npt.NDArray[np.float32]] | None = None,
         beta: float = 1.0,
+        initial_cluster: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.num_labels = num_labels
@@ -87,8 +90,8 @@ class Adjacency(nn.Module):
         self.register_buffer("label_slots", torch.from_numpy(by_label.data), persistent=False)
         self.register_buffer("best_cluster", torch.empty(num_labels, dtype=torch.int64), persistent=False)
         self.refresh_best_cluster()
-        # Of the partition, which stage 2 hands on; −1 for none.
-        self.register_buffer("initial_cluster", self.best_cluster.int())
+        # Learned entries don't tell it, so it is part of a checkpoint.
+        self.register_buffer("initial_cluster", self.best_cluster.int() if initial_cluster is None else initial_cluster)
 
     @property
     def num_clusters(self) -> int:

@@ -42,9 +42,8 @@ def start_stage2(trainee: Trainee, pattern: AdjacencyPattern, labels: sp.csr_mat
     assert config.beta is not None
     logits = pattern.split(first_logits(pattern, config.adjacency_start, config.beta, config.seed))
     rows = pattern.split(pattern.labels)
-    partition = network.adjacency.initial_cluster
-    network.adjacency = Adjacency(rows, network.adjacency.num_labels, logits, config.beta).to(config.device)
-    network.adjacency.initial_cluster.copy_(partition)
+    num_labels, initial_cluster = network.adjacency.num_labels, network.adjacency.initial_cluster
+    network.adjacency = Adjacency(rows, num_labels, logits, config.beta, initial_cluster).to(config.device)
     for table in (network.label_classifiers, *trainee.encoder.row_tables()):
         table.reset_state()
     if config.stage2_label_start == "centroids":

@@ -53,7 +53,9 @@ pub(crate) fn reporting<T: Send>(
     let mut failure = None;
     let result = interruptible(py, |stop| {
         work(&progress, &mut || {
-            failure = attach(|py| report.call1(py, (progress.share(),))).err();
+            if failure.is_none() {
+                failure = attach(|py| report.call1(py, (progress.share(),))).err();
+            }
             failure.is_some() || stop()
         })
     });

@@ -8,6 +8,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
+use crate::errors::raise;
 use crate::interpreter::detached;
 use crate::{Index, parse_dtype, read_label_names};
 
@@ -69,8 +70,8 @@ impl IndexWriter {
         indices: PyReadonlyArray1<'_, i64>,
         data: PyReadonlyArray1<'_, f32>,
     ) -> PyResult<()> {
-        let (writer, indices, data) = (self.writer()?, indices.as_slice()?, data.as_slice()?);
-        detached(py, || writer.push_edges(indices, data))
+        let (indices, data) = (indices.as_slice()?, data.as_slice()?);
+        self.push(py, |writer| writer.push_edges(indices, data))
     }
 
     /// Takes the classifiers of the next labels: weights [n, D'], biases [n].
@@ -80,8 +81,8 @@ impl IndexWriter {
         weights: PyReadonlyArray2<'_, f32>,
         bias: PyReadonlyArray1<'_, f32>,
     ) -> PyResult<()> {
-        let (writer, weights, bias) = (self.writer()?, weights.as_slice()?, bias.as_slice()?);
-        detached(py, || writer.push_labels(weights, bias))
+        let (weights, bias) = (weights.as_slice()?, bias.as_slice()?);
+        self.push(py, |writer| writer.push_labels(weights, bias))
     }
 
     /// Gives the index, once everything was pushed.
@@ -102,8 +103,19 @@ impl IndexWriter {
 }
 
 impl IndexWriter {
-    fn writer(&mut self) -> PyResult<&mut elias_idx::IndexWriter> {
-        self.0.as_mut().ok_or_else(finished)
+    /// Nothing is left to push to after a panic.
+    fn push(
+        &mut self,
+        py: Python<'_>,
+        push: impl FnOnce(&mut elias_idx::IndexWriter) -> elias_idx::Result<()> + Send,
+    ) -> PyResult<()> {
+        let mut writer = self.0.take().ok_or_else(finished)?;
+        let (writer, pushed) = detached(py, || {
+            let pushed = push(&mut writer);
+            Ok((writer, pushed))
+        })?;
+        self.0 = Some(writer);
+        pushed.map_err(raise)
     }
 }
 

@@ -220,7 +220,7 @@ impl<T> SharedStart<T> {
     }
 }
 
-/// Runs `work`, and makes a panic an error.
+/// Runs `work`, and makes a panic an error. What `work` had borrowed may be half changed then.
 ///
 /// # Errors
 /// [`Error::Panicked`] with what the panic said.
