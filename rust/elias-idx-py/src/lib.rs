@@ -581,7 +581,8 @@ fn parse_dtype(name: &str) -> PyResult<Dtype> {
 
 /// Joins a list of `str`.
 fn read_label_names(names: &Bound<'_, PyList>) -> PyResult<LabelNames> {
-    LabelNames::new(&read_names("label_names", names)?).map_err(raise)
+    let texts = read_names("label_names", names)?;
+    detached(names.py(), || LabelNames::new(&texts))
 }
 
 /// The texts of a list of `str`, which the caller calls `what`.
