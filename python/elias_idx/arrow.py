@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -180,7 +180,7 @@ class Scorer:
             ConfigError: probabilities are asked for and the model has none.
             DataError: there is no such column, or it holds something else.
         """
-        check_columns(self.columns, rows)
+        check_columns(self.columns, rows.names)
         self._check_type(rows.field(self.input_column).type)
         if self.calibrated:
             self._check_calibration()
@@ -324,11 +324,11 @@ class _Given(NamedTuple):
     bad: dict[int, str]
 
 
-def check_columns(columns: Iterable[str], there: pa.Schema) -> None:
+def check_columns(columns: Iterable[str], there: Collection[str]) -> None:
     """Raises a DataError that names the first of the columns that isn't there."""
     for name in columns:
-        if name not in there.names:
-            raise DataError(f"there is no column {name!r}; there are {', '.join(there.names) or 'none'}")
+        if name not in there:
+            raise DataError(f"there is no column {name!r}; there are {', '.join(there) or 'none'}")
 
 
 def is_text(kind: pa.DataType) -> bool:

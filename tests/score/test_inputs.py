@@ -162,6 +162,7 @@ def test_texts_and_embeddings_of_json_that_are_none_are_null(tmp_path):
         ("a.csv", b"id,text\n1,a\n2\n", "a.csv: CSV parse error"),
         ("a.csv", b"id,body\n1,a\n", "a.csv: there is no column 'text'; there are id, body"),
         ("a.csv", b"", "a.csv: Empty CSV"),
+        ("a.jsonl", b'{"id": 1}\n{"id": 2, "body": "a"}\n', "a.jsonl: there is no column 'text'; there are id, body"),
         ("a.parquet", b"PAR1 and no more", "a.parquet: "),
     ],
 )

@@ -58,7 +58,7 @@ class Wanted:
         Raises:
             DataError: there is no such column, or it holds neither texts nor embeddings, whichever are wanted.
         """
-        check_columns(self.columns, there)
+        check_columns(self.columns, there.names)
         kinds = {name: there.field(name).type for name in self.columns}
         holds = is_embedding if self.is_embedding else is_text
         if not holds(kinds[self.column]):
@@ -95,7 +95,8 @@ class Reader(Protocol):
 def read_schema(file: InputFile, wanted: Wanted) -> pa.Schema:
     """The types of the columns wanted of a file.
 
-    JSON lines say no types: those of the columns kept follow from the first values, or are strings if these are null.
+    JSON lines say neither columns nor types: the columns are those that the first rows have, and the types of what is
+    kept follow from its first values, or are strings if these are null.
 
     Raises:
         DataError: as `read_blocks`.
@@ -254,6 +255,8 @@ class _JsonLines:
     def schema(self) -> pa.Schema:
         with _unpacked(self.file) as (lines, _):
             rows = [self._row(number, line) for number, line in enumerate(itertools.islice(lines, self.wanted.rows))]
+        if rows:
+            check_columns(self.wanted.columns, list(dict.fromkeys(itertools.chain.from_iterable(rows))))
         kinds = {name: _inferred_type(name, [row.get(name) for row in rows]) for name in self.wanted.columns[1:]}
         return pa.schema({self.wanted.column: _EMBEDDING if self.wanted.is_embedding else _TEXT, **kinds})
 
