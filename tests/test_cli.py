@@ -478,6 +478,40 @@ def test_an_interruption_before_a_command_sees_it(monkeypatch, capsys, interrupt
     assert capsys.readouterr().err.strip() == "Stopped."
 
 
+def wrapped(interrupt):
+    """What `__set_name__` made of an interruption before Python 3.12, in the midst of an import."""
+    error = RuntimeError("Error calling __set_name__ on 'wrapper' instance 'get_ticks' in 'Axes'")
+    error.__cause__ = interrupt
+    return error
+
+
+@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
+def test_an_interruption_that_became_another_error_is_one(monkeypatch, capsys, interrupt, code):
+    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
+    monkeypatch.setattr(cli, "make_context", Mock(side_effect=wrapped(interrupt)))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err.strip() == "Stopped."
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), wrapped(Terminated())])
+def test_a_job_that_is_interrupted_says_how_to_go_on(folder, tmp_path, monkeypatch, interrupt):
+    monkeypatch.setattr("elias_idx.score.score", Mock(side_effect=interrupt))
+    code = 130 if isinstance(interrupt, KeyboardInterrupt) else 143
+    ended = run("score", folder / "model", folder / "test.jsonl", "--out", tmp_path / "out", expect=code)
+    assert ended.output.strip() == "Stopped. The same command goes on where it stopped."
+
+
+def test_an_error_amid_an_interruption_is_not_hidden(monkeypatch):
+    error = RuntimeError("of its own")
+    error.__context__ = KeyboardInterrupt()
+    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
+    monkeypatch.setattr(cli, "make_context", Mock(side_effect=error))
+    with pytest.raises(RuntimeError, match="of its own"):
+        main()
+
+
 def test_a_file_that_ends_too_early_is_no_interruption(monkeypatch):
     monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
     monkeypatch.setattr(cli, "make_context", Mock(side_effect=EOFError("it ends")))

@@ -2,7 +2,7 @@
 
 import sys
 
-from elias_idx.cli.interruption import heed_sigterm, stop
+from elias_idx.cli.interruption import heed_sigterm, stoppable
 from elias_idx.errors import MissingExtraError
 
 _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
@@ -11,25 +11,24 @@ _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "toml
 def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
     heed_sigterm()
-    try:
-        import click
-
-        from elias_idx.cli.commands import cli
-
+    # Around the packages' import, too, and what click itself does; a command that can be gone on with says how.
+    with stoppable():
         try:
-            # By itself click would end what is interrupted before a command sees it with "Aborted!" and exit code 1.
-            sys.exit(cli.main(standalone_mode=False) or 0)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.Abort as aborted:
-            # What click makes of an interruption, and of an EOFError.
-            raise (aborted.__cause__ or aborted) from None
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _EXTRA_PACKAGES:
-            raise
-        sys.exit(f"elias-idx: {MissingExtraError(package, 'train')}")
-    except KeyboardInterrupt as interrupt:
-        # While the packages are still being imported; later the command itself sees it.
-        stop(interrupt)
+            import click
+
+            from elias_idx.cli.commands import cli
+
+            try:
+                # By itself click would end what is interrupted before a command sees it with "Aborted!", code 1.
+                sys.exit(cli.main(standalone_mode=False) or 0)
+            except click.ClickException as error:
+                error.show()
+                sys.exit(error.exit_code)
+            except click.Abort as aborted:
+                # What click makes of an interruption, and of an EOFError.
+                raise (aborted.__cause__ or aborted) from None
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRA_PACKAGES:
+                raise
+            sys.exit(f"elias-idx: {MissingExtraError(package, 'train')}")

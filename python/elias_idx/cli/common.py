@@ -13,7 +13,7 @@ import click
 
 import elias_idx
 from elias_idx._wording import printable
-from elias_idx.cli.interruption import stop
+from elias_idx.cli.interruption import stoppable
 from elias_idx.data import TrainingSet, read_training_set
 from elias_idx.ensemble import Ensemble
 from elias_idx.errors import DataError, EliasIdxError
@@ -38,14 +38,13 @@ def explained(command: _Command) -> _Command:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with stoppable():
+                return command(*args, **kwargs)
         except BrokenPipeError:
             # Whoever reads the output has seen enough; click ends quietly.
             raise
         except (EliasIdxError, OSError, MemoryError) as error:
             raise click.ClickException(_message(error)) from error
-        except KeyboardInterrupt as interrupt:
-            stop(interrupt)
 
     return typing.cast(_Command, run)
 

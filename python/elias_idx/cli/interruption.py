@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -38,7 +40,21 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
-def stop(interrupt: KeyboardInterrupt, how_to_go_on: str = "") -> NoReturn:
-    """Ends the process with a line instead of a traceback."""
-    print(f"\nStopped. {how_to_go_on}".rstrip(" "), file=sys.stderr)
-    sys.exit(exit_code(interrupt))
+def interruption_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interruption that an error was made of, if it was: what it meets may wrap it, as `__set_name__` does."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def stoppable(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
+    """Ends the process with a line instead of a traceback where what is done in it is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        interrupt = interruption_behind(error)
+        if interrupt is None:
+            raise
+        print(f"\nStopped. {how_to_go_on()}".rstrip(" "), file=sys.stderr)
+        sys.exit(exit_code(interrupt))

@@ -12,7 +12,7 @@ import click
 
 from elias_idx._wording import counted
 from elias_idx.cli.common import cli, explained
-from elias_idx.cli.interruption import stop
+from elias_idx.cli.interruption import stoppable
 from elias_idx.index import Dtype
 
 
@@ -76,9 +76,7 @@ def score(model: Path, inputs: tuple[str, ...], min_score: float | None, **optio
     if min_score is not None and math.isnan(min_score):
         raise click.UsageError("--min-score must be a number")
     out = options["out"]
-    try:
+    with stoppable(lambda: "The same command goes on where it stopped."):
         manifest = run(model, inputs, min_score=min_score, say=functools.partial(click.echo, err=True), **options)
-    except KeyboardInterrupt as interrupt:
-        stop(interrupt, "The same command goes on where it stopped.")
     bad = f", {manifest.null_rows:,} of them null, as they could not be scored" if manifest.null_rows else ""
     click.echo(f"{out}: {manifest.rows:,} rows{bad}, in {counted(len(manifest.parts), 'part')}", err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from elias_idx.cli.common import DATA, FILE, FOLDER, cli, explained
-from elias_idx.cli.interruption import stop
+from elias_idx.cli.interruption import stoppable
 from elias_idx.config import Config
 from elias_idx.data import read_label_texts, read_training_set
 from elias_idx.model import check_replaceable
@@ -144,13 +144,12 @@ def train(
     if resume and not run_path(out).exists() and not out.exists():
         click.echo(f"there is nothing to resume at {out}: starting anew", err=True)
     try:
-        model = pipeline.train_model(
-            data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists,
-            check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
-            on_line=functools.partial(click.echo, err=True),
-        )  # fmt: skip
-    except KeyboardInterrupt as interrupt:
-        stop(interrupt, _GO_ON if run_path(out).exists() else "")
+        with stoppable(lambda: _GO_ON if run_path(out).exists() else ""):
+            model = pipeline.train_model(
+                data, out, config, dev=dev_data, refit=refit, clusters=cluster_names, if_exists=if_exists,
+                check_memory=not ignore_memory, log_dir=tensorboard, on_epoch=report,
+                on_line=functools.partial(click.echo, err=True),
+            )  # fmt: skip
     except OSError:
         if run_path(out).exists():
             click.echo(_GO_ON, err=True)
