@@ -15,9 +15,8 @@ from click.testing import CliRunner
 
 import elias_idx
 from elias_idx import Index, Model
-from elias_idx.cli import main
+from elias_idx.cli import interruption, main
 from elias_idx.cli.commands import cli
-from elias_idx.cli.interruption import Terminated
 from elias_idx.cli.predict import _label_filter
 from elias_idx.data import read_rows, read_training_set, write_rows
 from elias_idx.train import memory
@@ -468,54 +467,68 @@ def test_a_full_disk_is_explained_and_leaves_nothing_half_written(folder, tmp_pa
     assert left == ([] if limit == 3000 else run_files)
 
 
-@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
-def test_an_interruption_before_a_command_sees_it(monkeypatch, capsys, interrupt, code):
-    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
-    monkeypatch.setattr(cli, "make_context", Mock(side_effect=interrupt))
+@pytest.fixture
+def signals(monkeypatch):
+    """Signals have Python's own handlers and none came; afterwards all is as before."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(interruption, "_came", [])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def interrupted(signum, becomes=None):
+    """What gets a signal, of which something else may make another error."""
+
+    def work(*arguments, **options):  # noqa: ARG001
+        try:
+            os.kill(os.getpid(), signum)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if becomes is None:
+                raise
+            raise becomes from None
+
+    return work
+
+
+INTERRUPTIONS = pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+OTHER_ERRORS = pytest.mark.parametrize(
+    "becomes", [None, RuntimeError("Error calling __set_name__"), OSError("no file"), EOFError()]
+)
+
+
+@INTERRUPTIONS
+@OTHER_ERRORS
+@pytest.mark.usefixtures("signals")
+def test_an_interruption_before_a_command_sees_it(monkeypatch, capsys, signum, code, becomes):
+    monkeypatch.setattr(cli, "make_context", interrupted(signum, becomes))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
     assert capsys.readouterr().err.strip() == "Stopped."
 
 
-def wrapped(interrupt):
-    """What `__set_name__` made of an interruption before Python 3.12, in the midst of an import."""
-    error = RuntimeError("Error calling __set_name__ on 'wrapper' instance 'get_ticks' in 'Axes'")
-    error.__cause__ = interrupt
-    return error
-
-
-@pytest.mark.parametrize(("interrupt", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
-def test_an_interruption_that_became_another_error_is_one(monkeypatch, capsys, interrupt, code):
-    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
-    monkeypatch.setattr(cli, "make_context", Mock(side_effect=wrapped(interrupt)))
+@INTERRUPTIONS
+@OTHER_ERRORS
+@pytest.mark.usefixtures("signals")
+def test_an_interrupted_job_says_how_to_go_on(monkeypatch, capsys, folder, tmp_path, signum, code, becomes):
+    monkeypatch.setattr("elias_idx.score.score", interrupted(signum, becomes))
+    arguments = ["elias-idx", "score", folder / "model", folder / "test.jsonl", "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
-    assert capsys.readouterr().err.strip() == "Stopped."
+    assert capsys.readouterr().err.strip() == "Stopped. The same command goes on where it stopped."
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), wrapped(Terminated())])
-def test_a_job_that_is_interrupted_says_how_to_go_on(folder, tmp_path, monkeypatch, interrupt):
-    monkeypatch.setattr("elias_idx.score.score", Mock(side_effect=interrupt))
-    code = 130 if isinstance(interrupt, KeyboardInterrupt) else 143
-    ended = run("score", folder / "model", folder / "test.jsonl", "--out", tmp_path / "out", expect=code)
-    assert ended.output.strip() == "Stopped. The same command goes on where it stopped."
-
-
-def test_an_error_amid_an_interruption_is_not_hidden(monkeypatch):
-    error = RuntimeError("of its own")
-    error.__context__ = KeyboardInterrupt()
-    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
+@pytest.mark.parametrize("error", [EOFError("it ends"), RuntimeError("a defect")])
+@pytest.mark.usefixtures("signals")
+def test_errors_without_a_signal_are_no_interruptions(monkeypatch, error):
     monkeypatch.setattr(cli, "make_context", Mock(side_effect=error))
-    with pytest.raises(RuntimeError, match="of its own"):
-        main()
-
-
-def test_a_file_that_ends_too_early_is_no_interruption(monkeypatch):
-    monkeypatch.setattr("elias_idx.cli.heed_sigterm", lambda: None)
-    monkeypatch.setattr(cli, "make_context", Mock(side_effect=EOFError("it ends")))
-    with pytest.raises(EOFError, match="it ends"):
+    with pytest.raises(type(error), match=str(error)):
         main()
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from elias_idx.cli.interruption import heed_sigterm, stoppable
+from elias_idx.cli.interruption import heed_signals, stoppable
 from elias_idx.errors import MissingExtraError
 
 _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "tomli", "torch", "tqdm"}
@@ -10,7 +10,7 @@ _EXTRA_PACKAGES = {"click", "lightgbm", "safetensors", "scipy", "sklearn", "toml
 
 def main() -> None:
     """Runs the command line; without the packages it needs, says what to install."""
-    heed_sigterm()
+    heed_signals()
     # Around the packages' import, too, and what click itself does; a command that can be gone on with says how.
     with stoppable():
         try:

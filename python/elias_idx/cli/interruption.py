@@ -11,50 +11,43 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+# The signals that came, by number. The exception alone won't do: what it meets may make another one of it that tells
+# nothing of it, as `__set_name__`, extension modules and the closing of generators do.
+_came: list[int] = []
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came, which ends a command as Ctrl-C does."""
 
-
-def heed_sigterm() -> None:
-    """Makes SIGTERM raise `Terminated` in this process, unless it was started to ignore it."""
+def heed_signals() -> None:
+    """Makes SIGTERM raise KeyboardInterrupt as Ctrl-C does, and remembers both, unless the process ignores them."""
     # Python runs and takes handlers in the main thread alone.
     if threading.current_thread() is not threading.main_thread():
         return
     own_process = os.getpid()
 
-    def terminate(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what handlers are given
-        # The next one ends the process at once, in case this one is swallowed somewhere.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if os.getpid() != own_process:
-            # A forked child, for which nobody waits to catch anything.
-            os.kill(os.getpid(), signal.SIGTERM)
-        raise Terminated
+    def interrupt(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what handlers are given
+        if signum == signal.SIGTERM:
+            # The next one ends the process at once, in case this one is swallowed somewhere.
+            signal.signal(signum, signal.SIG_DFL)
+            if os.getpid() != own_process:
+                # A forked child, for which nobody waits to catch anything.
+                os.kill(os.getpid(), signum)
+        _came.append(signum)
+        raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
-
-
-def exit_code(interrupt: KeyboardInterrupt) -> int:
-    """128 and the signal's number."""
-    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
-
-
-def interruption_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interruption that an error was made of, if it was: what it meets may wrap it, as `__set_name__` does."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error
+    for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(signum) is default:
+            signal.signal(signum, interrupt)
 
 
 @contextmanager
 def stoppable(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
-    """Ends the process with a line instead of a traceback where what is done in it is interrupted."""
+    """Ends the process with a line and 128 + the signal's number where what is done in it is interrupted.
+
+    Whatever error ends it after a signal is taken for the interruption.
+    """
     try:
         yield
-    except BaseException as error:
-        interrupt = interruption_behind(error)
-        if interrupt is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _came and not isinstance(error, KeyboardInterrupt):
             raise
         print(f"\nStopped. {how_to_go_on()}".rstrip(" "), file=sys.stderr)
-        sys.exit(exit_code(interrupt))
+        sys.exit(128 + (_came[-1] if _came else signal.SIGINT))
