@@ -38,16 +38,21 @@ def heed_signals() -> None:
             signal.signal(signum, interrupt)
 
 
+def stop_if_interrupted(error: BaseException, how_to_go_on: str = "") -> None:
+    """Ends the process with a line and 128 + the signal's number if what failed was interrupted.
+
+    Whatever error comes after a signal is taken for the interruption.
+    """
+    if _came or isinstance(error, KeyboardInterrupt):
+        print(f"\nStopped. {how_to_go_on}".rstrip(" "), file=sys.stderr)
+        sys.exit(128 + (_came[-1] if _came else signal.SIGINT))
+
+
 @contextmanager
 def stoppable(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
-    """Ends the process with a line and 128 + the signal's number where what is done in it is interrupted.
-
-    Whatever error ends it after a signal is taken for the interruption.
-    """
+    """Ends the process with a line where what is done in it is interrupted."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if not _came and not isinstance(error, KeyboardInterrupt):
-            raise
-        print(f"\nStopped. {how_to_go_on()}".rstrip(" "), file=sys.stderr)
-        sys.exit(128 + (_came[-1] if _came else signal.SIGINT))
+        stop_if_interrupted(error, how_to_go_on())
+        raise
