@@ -1,9 +1,14 @@
 """Fitting a fusion to evidence."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -157,6 +162,45 @@ def test_trees_find_what_a_line_misses() -> None:
     scores = total_score(fusion, values)
     assert scores[right].mean() > 0.7
     assert scores[~right].mean() < 0.03
+
+
+def fit_interrupted_at_each_line() -> None:
+    """Fits trees as often as LightGBM's Python part has lines to run, and one time more, that isn't interrupted."""
+    evidence, labels, _ = made_up(20)
+    pairs = Pairs.of(evidence, labels, 0)
+    library = str(Path(lightgbm.__file__).parent)
+    moment = 0
+    while True:
+        moment += 1
+        lines = 0
+
+        def at_line(frame: FrameType, event: str, _: object, moment: int = moment) -> Any:
+            nonlocal lines
+            if not frame.f_code.co_filename.startswith(library):
+                return None
+            lines += event == "line"
+            if event == "line" and lines == moment:
+                raise KeyboardInterrupt
+            return at_line
+
+        sys.settrace(at_line)
+        try:
+            fit_score(pairs, pairs.scored(True), (0, 1), rounds=1)
+        except KeyboardInterrupt:
+            continue
+        finally:
+            sys.settrace(None)
+        if lines < moment:
+            break
+    assert lines > 500
+
+
+def test_no_interruption_of_the_trees_ends_the_process() -> None:
+    # LightGBM frees memory twice if it is interrupted while it copies a booster.
+    command = [sys.executable, "-c", "import test_fusion; test_fusion.fit_interrupted_at_each_line()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_exported_trees_agree_with_the_library() -> None:

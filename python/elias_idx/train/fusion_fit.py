@@ -130,7 +130,10 @@ def fit_score(pairs: Pairs, rows: Mask, columns: tuple[int, ...], rounds: int = 
         return score
     start = values @ score.weights + score.bias
     data = lightgbm.Dataset(values, right, weight=weights, init_score=start, params=_BOOSTING)
-    return score._replace(booster=lightgbm.train(_BOOSTING, data, num_boost_round=rounds))
+    # LightGBM would otherwise replace the booster by a copy of itself, and free the first one twice if an interruption
+    # came between.
+    booster = lightgbm.train(_BOOSTING, data, num_boost_round=rounds, keep_training_booster=True)
+    return score._replace(booster=booster)
 
 
 def cross_validated(pairs: Pairs, columns: tuple[int, ...], neighbours: bool, trees: bool) -> tuple[int, Array]:
